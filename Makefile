@@ -1,0 +1,82 @@
+# serve test lint bench docs soak autobahn clean. Nothing has to be installed or activated first.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+PY := $(VENV)/bin/python
+RUN := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
+NODE := tests/node_modules/.installed
+ARGS ?=
+
+.PHONY: help serve test lint bench docs soak autobahn clean system-packages
+
+help:
+	@echo "make serve      start a server on http://127.0.0.1:8000 (ARGS='--port 9000' passes flags on)"
+	@echo "make test       lint, types, every test but the soak tests"
+	@echo "make lint       ruff and mypy"
+	@echo "make bench      measure against other servers, into bench/results/"
+	@echo "make docs       write the generated pages of docs/reference/"
+	@echo "make soak       the tests that take minutes"
+	@echo "make autobahn   the Autobahn test suite against our WebSocket code (needs a Python 2.7)"
+	@echo "make clean      remove what these made"
+
+serve: $(RUN)
+	@exec $(PY) -m tellwire serve $(ARGS)
+
+test: lint system-packages $(NODE)
+	$(PY) -m pytest -n 2 -m "not soak" $(ARGS)
+
+lint: $(DEV)
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+
+bench: $(DEV)
+	$(PY) bench/run.py $(ARGS)
+
+docs: $(DEV)
+	$(PY) docs/generate.py
+
+soak: $(DEV) system-packages $(NODE)
+	$(PY) -m pytest -m soak $(ARGS)
+
+autobahn: $(DEV)
+	$(PY) tests/autobahn/run.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) tests/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	find src tests bench docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A Python that is new enough and can make environments: $(PYTHON) where it is given, else the first that will do.
+$(PY):
+	@for candidate in "$(PYTHON)" python3 python3.14 python3.13 python3.12 python3.11; do \
+		if [ -n "$$candidate" ] && "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			echo "making $(VENV) with $$("$$candidate" --version)"; \
+			exec "$$candidate" -m venv $(VENV); \
+		fi; \
+	done; \
+	echo "Tellwire needs Python 3.11 or newer with its venv module, and found none. On Debian or Ubuntu:" >&2; \
+	echo "    sudo apt-get install python3 python3-venv" >&2; \
+	echo "or name one: make PYTHON=/path/to/python3.12 serve" >&2; \
+	exit 1
+
+$(RUN): pyproject.toml | $(PY)
+	@echo "installing Tellwire into $(VENV) (once; later starts need no network)"
+	@$(PY) -m pip install --quiet --editable . || { \
+		echo "pip could not install Tellwire's dependencies: see its last lines above." >&2; exit 1; }
+	@touch $@
+
+# pip reads dependency groups since 25.1.
+$(DEV): pyproject.toml $(RUN)
+	@echo "installing the tools for development into $(VENV)"
+	@$(PY) -m pip install --quiet "pip>=25.1"
+	@$(PY) -m pip install --quiet --group dev
+	@touch $@
+
+system-packages:
+	@sh tests/system-packages.sh
+
+$(NODE): tests/package.json tests/package-lock.json | system-packages
+	@if command -v npm >/dev/null; then cd tests && npm ci --silent --no-audit --no-fund && touch node_modules/.installed; fi
