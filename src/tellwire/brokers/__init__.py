@@ -1,0 +1,32 @@
+"""Where logs live; a broker is named by its URL and imported only when it is named."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from urllib.parse import urlsplit
+
+from tellwire.brokers.base import Broker, Feed, Slice
+from tellwire.names import Namespaces
+
+__all__ = ["BROKERS", "Broker", "Feed", "Slice", "make_broker"]
+
+BROKERS = {
+    "memory": "tellwire.brokers.memory:MemoryBroker",
+    "sqlite": "tellwire.brokers.sqlite:SqliteBroker",
+}
+"""URL scheme -> "module:class" of the brokers that come along."""
+
+
+def make_broker(url: str, namespaces: Namespaces, *, dedupe_window_s: float = 300.0) -> Broker:
+    """Make the broker that `url` names, not yet opened; raise ValueError where none has that scheme.
+
+    Every broker class has ``from_url(url, namespaces, dedupe_window_s)``.
+    """
+    scheme = urlsplit(url).scheme
+    target = BROKERS.get(scheme)
+    if target is None:
+        known = ", ".join(f"{name}://" for name in BROKERS)
+        raise ValueError(f"no broker is called {url!r}; a broker's URL begins with one of {known}")
+    module, _, name = target.partition(":")
+    broker: Broker = getattr(import_module(module), name).from_url(url, namespaces, dedupe_window_s)
+    return broker

@@ -1,0 +1,346 @@
+"""The hub: takes what the log feeds, and hands it to everyone who reads it, once per turn of the event loop.
+
+Channels that got messages are marked, and flushed together: per channel and encoding the new frames are joined into one
+batch, made once, and that same object is written to every caught-up reader whose socket takes it. Everything here is
+plain, hence ordered and atomic on the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Sequence
+from operator import attrgetter
+from typing import NamedTuple
+
+from tellwire.brokers.base import Broker
+from tellwire.errors import CloseCode
+from tellwire.log import Entry, Tail, Tails
+from tellwire.message import Cursor, Gap, Message, Position, Since
+from tellwire.names import Policy
+from tellwire.protocol.commands import OnGap
+from tellwire.protocol.encodings import Batch, Encoding
+from tellwire.protocol.pushes import GapPush
+from tellwire.runs import merge
+from tellwire.subscriber import Subscriber, Subscription
+from tellwire.tasks import Tasks
+
+_log = logging.getLogger("tellwire")
+
+WHEEL_SLOTS = 32
+"""Into how many turns a round of heartbeats is spread."""
+
+DEAD_AFTER_BEATS = 5
+"""Half intervals without a sign of life before a connection is cut: 2.5 heartbeats (DESIGN 8)."""
+
+
+class Placement(NamedTuple):
+    """Where a reading begins.
+
+    ``cursor`` is what the reader has to begin with, and ``gap`` what may be missing before it. ``messages`` are what was
+    read already on the way, up to ``reached``. ``subscriptions`` are held, and have to be joined or let go.
+    """
+
+    subscriptions: dict[str, Subscription]
+    cursor: Position
+    gap: Gap | None
+    messages: list[Message]
+    reached: int
+
+
+class Hub:
+    """Everyone who reads on this node.
+
+    Args:
+        broker: Where the log is; the hub is its feed.
+        tasks: Who keeps the reads that have to wait.
+        tail_max_bytes: Bytes of newest messages and their frames kept in memory over all channels.
+        read_bite_bytes: About how much a reader that catches up is given at a time.
+    """
+
+    def __init__(self, broker: Broker, tasks: Tasks, *, tail_max_bytes: int, read_bite_bytes: int) -> None:
+        self.broker = broker
+        self.tasks = tasks
+        self.read_bite_bytes = read_bite_bytes
+        self.tails = Tails(tail_max_bytes)
+        self.subscribers: set[Subscriber] = set()
+        self.epoch = ""
+        self.head = 0  # seq of the newest message that the feed has brought
+        self.flushed = 0  # seq up to which live readers have everything
+        self._order = 0
+        self._dirty: list[Tail] = []
+        self._scheduled = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wheel: list[set[Subscriber]] = [set() for _ in range(WHEEL_SLOTS)]
+        self._turn = 0
+
+    async def open(self) -> None:
+        """Open the broker and begin to take its feed."""
+        self._loop = asyncio.get_running_loop()
+        await self.broker.open(self)
+        self._begin_at(self.broker.head)
+
+    def _begin_at(self, head: Position) -> None:
+        self.epoch = head.epoch
+        self.head = self.flushed = head.seq
+
+    # The feed
+
+    def deliver(self, messages: Sequence[Message]) -> None:
+        """Take messages from the log (see Feed); they go out at the end of this turn of the loop."""
+        for message in messages:
+            if message.seq:
+                self.head = message.seq
+            tail = self.tails.get(message.channel)
+            if tail is None:
+                continue
+            self._order += 1
+            entry = Entry(message, self.epoch, self._order)
+            if not tail.fresh:
+                self._dirty.append(tail)
+            tail.fresh.append(entry)
+            if entry.seq:
+                tail.run.append(entry)
+        if not self._scheduled and self._dirty:
+            self._scheduled = True
+            assert self._loop is not None
+            self._loop.call_soon(self._flush_soon)
+
+    def reset(self, head: Position) -> None:
+        """Tell everyone that the log begins anew (see Feed), and go on from its beginning."""
+        self.flush()
+        cursors = [(subscriber, subscriber.cursor) for subscriber in self.subscribers]
+        self._begin_at(head)
+        self.tails.clear(head.seq)
+        for subscriber, cursor in cursors:
+            subscriber.live = False
+            subscriber.position = 0
+            for name in list(subscriber.joining):
+                subscriber.joining[name] = 0
+            gap = Gap(str(cursor), str(Position(head.epoch, 0)), "epoch", tuple(subscriber.channels))
+            if subscriber.channels:
+                subscriber.door.write(subscriber.encoding.push(GapPush.of(gap)))
+            subscriber.advance()
+
+    # The flush
+
+    def _flush_soon(self) -> None:
+        self._scheduled = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Hand what is new to everyone who is caught up."""
+        dirty = self._dirty
+        previous, self.flushed = self.flushed, self.head
+        if not dirty:
+            return
+        self._dirty = []
+        news = {tail: tail.fresh for tail in dirty}
+        for tail in dirty:
+            tail.fresh = []
+        if len(dirty) == 1:
+            tail = dirty[0]
+            for encoding, readers in list(tail.live.items()):
+                self._hand_out(encoding, tuple(readers), news[tail], dirty, previous)
+        else:
+            self._flush_many(news, previous)
+        for tail, entries in news.items():
+            self.tails.keep(tail, entries)
+
+    def _flush_many(self, news: dict[Tail, list[Entry]], previous: int) -> None:
+        """Flush several channels: merged in order, once for all readers that share the same set of them."""
+        shares: dict[Subscriber, list[Tail]] = {}
+        for tail in news:
+            for readers in tail.live.values():
+                for subscriber in readers:
+                    shares.setdefault(subscriber, []).append(tail)
+        groups: dict[tuple[Encoding, tuple[Tail, ...]], list[Subscriber]] = {}
+        for subscriber, tails in shares.items():
+            groups.setdefault((subscriber.encoding, tuple(tails)), []).append(subscriber)
+        merged: dict[tuple[Tail, ...], list[Entry]] = {}
+        for (encoding, group), subscribers in groups.items():
+            entries = merged.get(group)
+            if entries is None:
+                entries = news[group[0]]
+                if len(group) > 1:
+                    entries = sorted((e for tail in group for e in news[tail]), key=attrgetter("order"))
+                merged[group] = entries
+            self._hand_out(encoding, subscribers, entries, group, previous)
+
+    def _hand_out(
+        self,
+        encoding: Encoding,
+        subscribers: Collection[Subscriber],
+        entries: list[Entry],
+        tails: Sequence[Tail],
+        previous: int,
+    ) -> None:
+        skips = {entry.message.skip for entry in entries if entry.message.skip}
+        batch: Batch = None
+        for subscriber in subscribers:
+            if not subscriber.live:
+                continue
+            door = subscriber.door
+            if not door.writable:
+                subscriber.fall_behind(previous, tails)
+            elif skips and subscriber.session in skips:
+                wanted = [entry.frame(encoding) for entry in entries if entry.message.skip != subscriber.session]
+                if wanted:
+                    door.write(encoding.join(wanted))
+            else:
+                if batch is None:
+                    batch = encoding.join([entry.frame(encoding) for entry in entries])
+                door.write(batch)
+
+    def bite(self, names: Collection[str], after: int, until: int, limit_bytes: int) -> tuple[list[Entry], int] | None:
+        """Take entries between two places from the tails, and say how far they reach; None where they do not go back."""
+        runs = []
+        for name in names:
+            tail = self.tails.get(name)
+            if tail is None or tail.run.floor > after:
+                return None
+            runs.append(tail.run.after(after, limit_bytes))
+        entries, more = merge(runs)
+        reached = entries[-1].seq if more else until
+        if reached >= until:
+            reached = until
+            while entries and entries[-1].seq > until:
+                entries.pop()
+        return entries, reached
+
+    # Coming and going
+
+    def enter(self, subscriber: Subscriber, *, beats: bool = True) -> None:
+        """Let a connection in; with `beats` it gets heartbeats, and is cut when it is dead."""
+        self.subscribers.add(subscriber)
+        if beats:
+            self._slot(subscriber).add(subscriber)
+
+    def leave(self, subscriber: Subscriber) -> None:
+        """Let go of a connection and all its readings; may be called twice."""
+        subscriber.closed = True
+        self.subscribers.discard(subscriber)
+        self._slot(subscriber).discard(subscriber)
+        for name in list(subscriber.channels):
+            self.unsubscribe(subscriber, name)
+
+    def _slot(self, subscriber: Subscriber) -> set[Subscriber]:
+        return self._wheel[(id(subscriber) >> 6) % WHEEL_SLOTS]
+
+    async def place(
+        self, wanted: dict[str, Policy], since: Since, last: int | None = None, on_gap: OnGap = "oldest"
+    ) -> Placement:
+        """Find where a reading of channels begins, and hold them; `join` or `let_go` has to come after it."""
+        subscriptions: dict[str, Subscription] = {}
+        try:
+            for name, policy in wanted.items():
+                if self.tails.get(name) is None:
+                    await self.broker.follow(name)
+                    if self.tails.get(name) is not None:  # another reader was quicker, and follows it already
+                        self.tasks.start(self.broker.unfollow(name))
+                tail = self.tails.open(name, self.head)
+                tail.readers += 1
+                subscriptions[name] = Subscription(tail, policy, on_gap)
+            return await self._find(subscriptions, since, last, on_gap)
+        except BaseException:
+            self.let_go(subscriptions)
+            raise
+
+    async def _find(
+        self, subscriptions: dict[str, Subscription], since: Since, last: int | None, on_gap: OnGap
+    ) -> Placement:
+        self.flush()
+        head = Position(self.epoch, self.head)
+        if last is not None:
+            slice_ = await self.broker.read_back(subscriptions, None, last)
+        elif since == "now":
+            return Placement(subscriptions, head, None, [], head.seq)
+        else:
+            after = self.resolve(since)
+            if after is not None and after.epoch == self.epoch and after.seq <= self.head:
+                if all(subscription.tail.run.floor <= after.seq for subscription in subscriptions.values()):
+                    return Placement(subscriptions, after, None, [], after.seq)
+            slice_ = await self.broker.read(subscriptions, after, self.read_bite_bytes)
+            if slice_.gap is None and after is not None:
+                return Placement(subscriptions, after, None, slice_.messages, slice_.position.seq)
+            if slice_.gap is not None and on_gap == "newest":
+                self.flush()
+                newest = Position(self.epoch, self.head)
+                gap = Gap(slice_.gap.from_, str(newest), slice_.gap.reason, slice_.gap.channels)
+                return Placement(subscriptions, newest, gap, [], newest.seq)
+        first = slice_.messages[0].seq - 1 if slice_.messages else slice_.position.seq
+        begin = Position(slice_.position.epoch, first)
+        return Placement(subscriptions, begin, slice_.gap, slice_.messages, slice_.position.seq)
+
+    def resolve(self, since: Since) -> Position | None:
+        """Turn what a reader asked for into a position to read after; None is the beginning."""
+        if since == "earliest":
+            return None
+        if since == "now":
+            return Position(self.epoch, self.head)
+        if isinstance(since, int):
+            return Position(self.epoch, since)
+        assert isinstance(since, Cursor)
+        # This log has one shard; a cursor with more components is of another log, and answered with a gap.
+        return since.parts[0] if len(since.parts) == 1 else Position("", 0)
+
+    def join(self, subscriber: Subscriber, placement: Placement) -> None:
+        """Begin the reading: send what `place` has read on the way, then catch up and go live."""
+        if subscriber.closed:
+            self.let_go(placement.subscriptions)
+            return
+        if not subscriber.channels:
+            subscriber.live = False
+            subscriber.position = placement.reached
+        subscriber.channels.update(placement.subscriptions)
+        subscriber.joining.update(dict.fromkeys(placement.subscriptions, placement.reached))
+        subscriber.write_messages(placement.messages)
+        subscriber.advance()
+
+    def unsubscribe(self, subscriber: Subscriber, name: str) -> bool:
+        """End the reading of a channel; False where there was none."""
+        subscription = subscriber.channels.pop(name, None)
+        if subscription is None:
+            return False
+        subscriber.joining.pop(name, None)
+        live = subscription.tail.live
+        readers = live.get(subscriber.encoding)
+        if readers is not None:
+            readers.discard(subscriber)
+            if not readers:
+                del live[subscriber.encoding]
+        self.let_go({name: subscription})
+        return True
+
+    def let_go(self, subscriptions: dict[str, Subscription]) -> None:
+        """Give back channels that were held; the last reader of one ends its following."""
+        for name, subscription in subscriptions.items():
+            tail = subscription.tail
+            tail.readers -= 1
+            if not tail.readers:
+                self.tails.drop(tail)
+                self.tasks.start(self.broker.unfollow(name))
+
+    # Heartbeats
+
+    def tick(self) -> None:
+        """Give one slot of connections its half beat; a round of WHEEL_SLOTS calls takes half an interval."""
+        slot = self._wheel[self._turn % WHEEL_SLOTS]
+        sound = self._turn // WHEEL_SLOTS % 2 == 0
+        self._turn += 1
+        batches: dict[tuple[Encoding, Position], Batch] = {}
+        for subscriber in tuple(slot):
+            door = subscriber.door
+            subscriber.silent_beats = 0 if door.writable and not door.hears else subscriber.silent_beats + 1
+            if subscriber.silent_beats > DEAD_AFTER_BEATS:
+                door.close(CloseCode.DEAD, "nothing was heard of this connection for 2.5 heartbeats")
+            elif sound and door.writable:
+                key = (subscriber.encoding, subscriber.cursor)
+                batch = batches.get(key)
+                if batch is None:
+                    batch = batches[key] = subscriber.encoding.beat(str(subscriber.cursor))
+                door.write(batch)
+
+    def report(self, what: str, exc: BaseException) -> None:
+        """Log a failure of our own."""
+        _log.error("%s", what, exc_info=exc)

@@ -1,0 +1,74 @@
+"""What a client says: one Struct per command (spec, section 6).
+
+Unknown fields are ignored, so that newer clients can talk to older servers. ``ref`` is the client's own mark; the
+reply carries it back.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from tellwire.names import Policy
+
+Ref = int | str | None
+
+OnGap = Literal["oldest", "newest"]
+"""Where a reader goes on after a gap: from the oldest message kept, or from the newest."""
+
+SESSION_MAX_CHARS = 64
+ID_MAX_CHARS = 128
+EVENT_MAX_CHARS = 128
+KEY_MAX_CHARS = 128
+
+
+class Command(msgspec.Struct, tag_field="type", omit_defaults=True, kw_only=True):
+    """What every command has."""
+
+    ref: Ref = None
+
+
+class Connect(Command, tag="connect", kw_only=True):
+    """Says who connects; ``session`` is a secret text of the client's own that survives reconnects."""
+
+    session: str | None = None
+
+
+class Subscribe(Command, tag="subscribe", kw_only=True):
+    """Begins to read a channel, from a cursor on or from the newest ``last`` messages on."""
+
+    channel: str
+    since: str | int | None = None
+    last: int | None = None
+    policy: Policy | None = None
+    on_gap: OnGap = "oldest"
+
+
+class Unsubscribe(Command, tag="unsubscribe", kw_only=True):
+    """Ends the reading of a channel."""
+
+    channel: str
+
+
+class Publish(Command, tag="publish", kw_only=True):
+    """Appends a message to a channel."""
+
+    channel: str
+    data: Raw | UnsetType = UNSET
+    id: str | None = None
+    event: str = "message"
+    key: str | None = None
+    ephemeral: bool = False
+    expect: str | None = None
+    echo: bool = True
+    session: str | None = None
+
+
+class Ping(Command, tag="ping", kw_only=True):
+    """Asks for a ``pong``: for clients that cannot see Ping frames, such as browsers."""
+
+
+AnyCommand = Connect | Subscribe | Unsubscribe | Publish | Ping
+COMMANDS: tuple[type[Command], ...] = (Connect, Subscribe, Unsubscribe, Publish, Ping)

@@ -1,0 +1,81 @@
+"""What may be said when, on wires that carry commands; without I/O and without a clock.
+
+::
+
+    NEW ──connect──▶ OPEN ──close──▶ CLOSED
+     └──any other──▶ OPEN
+
+``connect`` comes first or not at all: a client that leaves it out has what the handshake gave it.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from tellwire.errors import BadRequest, CloseCode, Conflict, Malformed, TellwireError
+from tellwire.protocol.codecs import Codec
+from tellwire.protocol.commands import AnyCommand, Connect, Ref
+from tellwire.protocol.pushes import ErrorPush
+
+
+class State(Enum):
+    """Where a session is."""
+
+    NEW = "new"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class ProtocolViolation(Exception):
+    """The peer broke the protocol in a way that ends the connection."""
+
+    def __init__(self, code: CloseCode, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class Session:
+    """One connection's conversation: payloads in, commands out."""
+
+    __slots__ = ("codec", "state")
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec = codec
+        self.state = State.NEW
+
+    def receive(self, payload: bytes, *, binary: bool) -> AnyCommand | None:
+        """Take one payload; return its command, or None once the session is closed.
+
+        Raises ProtocolViolation where the connection must close, and RequestError where only this command fails.
+        """
+        if self.state is State.CLOSED:
+            return None
+        if binary is not self.codec.binary:
+            kind, name = ("binary", "text") if binary else ("text", "binary")
+            raise ProtocolViolation(
+                CloseCode.UNSUPPORTED_DATA,
+                f"this connection speaks {self.codec.name}, in {name} frames; a {kind} frame came",
+            )
+        try:
+            command = self.codec.decode(payload)
+        except Malformed as exc:
+            raise ProtocolViolation(CloseCode.INVALID_DATA, exc.detail) from None
+        if type(command) is Connect and self.state is not State.NEW:
+            error = BadRequest("connect: this connection is open already; connect comes first or not at all")
+            error.ref = command.ref
+            raise error
+        self.state = State.OPEN
+        return command
+
+    def close(self) -> None:
+        """Take nothing more."""
+        self.state = State.CLOSED
+
+
+def describe(exc: TellwireError, ref: Ref) -> ErrorPush:
+    """Make the push that answers a command with its error."""
+    if ref is None and isinstance(exc, BadRequest):
+        ref = exc.ref
+    head = str(exc.head) if isinstance(exc, Conflict) and exc.head is not None else None
+    return ErrorPush(exc.code, exc.detail, ref, head)

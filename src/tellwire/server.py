@@ -1,0 +1,201 @@
+"""The porch: routes, the ASGI application, and the server that runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+
+from tellwire import __version__
+from tellwire.auth import Access
+from tellwire.brokers import make_broker
+from tellwire.config import Settings
+from tellwire.errors import MethodNotAllowed, NotFound, TellwireError
+from tellwire.names import Namespaces
+from tellwire.node import Node
+from tellwire.transports.direct import DirectHttpProtocol, DirectWebSocketProtocol
+from tellwire.transports.polling import PollEndpoint
+from tellwire.transports.publishing import PublishEndpoint
+from tellwire.transports.requests import Receive, Scope, Send, cors_fields, problem
+from tellwire.transports.streams import EventsEndpoint, LinesEndpoint
+from tellwire.transports.websocket import WebSocketEndpoint
+
+CONSOLE = Path(__file__).parent / "console"
+
+ALLOWED_HEADERS = b"Content-Type, Idempotency-Key, Last-Event-ID, Authorization"
+
+
+class Preflight:
+    """Answers a page that asks first whether it may (Fetch standard, section 3.3.2), for a path's methods."""
+
+    def __init__(self, access: Access, methods: Mapping[str, Any]) -> None:
+        self._access = access
+        self._methods = methods
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self._methods.get(scope["method"])
+        if endpoint is not None:
+            await endpoint(scope, receive, send)
+            return
+        names = ", ".join(sorted({*self._methods, "OPTIONS"})).encode()
+        if scope["method"] != "OPTIONS":
+            error = MethodNotAllowed(f"{scope['path']} takes {names.decode()}, not {scope['method']}")
+            await problem(error).send(send, [(b"allow", names)])
+            return
+        try:
+            fields = cors_fields(self._access.check(scope["headers"], scope["scheme"]))
+        except TellwireError as exc:
+            await problem(exc).send(send)
+            return
+        fields += [
+            (b"allow", names),
+            (b"access-control-allow-methods", names),
+            (b"access-control-allow-headers", ALLOWED_HEADERS),
+            (b"access-control-max-age", b"600"),
+        ]
+        await send({"type": "http.response.start", "status": 204, "headers": fields})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def make_app(node: Node) -> Starlette:
+    """Make the ASGI application of a node, which it opens and closes with its own lifespan."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        await node.open()
+        try:
+            yield
+        finally:
+            await node.aclose()
+
+    poll = PollEndpoint(node)
+    doors: dict[str, dict[str, Any]] = {
+        "/v1/messages": {"GET": poll, "POST": PublishEndpoint(node)},
+        "/v1/events": {"GET": (events := EventsEndpoint(node)), "HEAD": events},
+        "/v1/stream": {"GET": (lines := LinesEndpoint(node)), "HEAD": lines},
+    }
+
+    async def page(_: Request) -> Response:
+        return FileResponse(CONSOLE / "index.html", headers=_PAGE_HEADERS)
+
+    async def healthy(_: Request) -> Response:
+        return JSONResponse({"status": "ok", "version": __version__})
+
+    async def ready(_: Request) -> Response:
+        return JSONResponse({"ready": node.ready}, status_code=200 if node.ready else 503)
+
+    return Starlette(
+        routes=[
+            *(Route(path, Preflight(node.access, methods)) for path, methods in doors.items()),
+            WebSocketRoute("/v1/ws", WebSocketEndpoint(node)),
+            Route("/", page),
+            Mount("/console", StaticFiles(directory=CONSOLE)),
+            Route("/healthz", healthy),
+            Route("/readyz", ready),
+        ],
+        lifespan=lifespan,
+        exception_handlers={HTTPException: _explain},
+    )
+
+
+_PAGE_HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
+
+
+async def _explain(request: Request, exc: Exception) -> Response:
+    """Say in problem+json what Starlette's router has found."""
+    assert isinstance(exc, HTTPException)
+    path = request.url.path
+    error = (
+        MethodNotAllowed(f"{path} does not take {request.method}")
+        if exc.status_code == 405
+        else NotFound(f"there is nothing at {path[:200]}")
+    )
+    answer = problem(error)
+    return Response(answer.body, error.status, headers=exc.headers, media_type=answer.content_type.decode())
+
+
+class Server(uvicorn.Server):
+    """uvicorn, draining its node before it stops."""
+
+    def __init__(self, config: uvicorn.Config, node: Node, on_ready: Callable[[str], None] | None = None) -> None:
+        super().__init__(config)
+        self._node = node
+        self._on_ready = on_ready
+
+    def _log_started_message(self, listeners: Any) -> None:
+        """Say nothing in uvicorn's words: `on_ready` is told where the server listens."""
+        host, port = listeners[0].getsockname()[:2]
+        host = self.config.host if host in ("0.0.0.0", "::") else host
+        shown = f"[{host}]" if ":" in host else host
+        if self._on_ready is not None:
+            self._on_ready(f"{'https' if self.config.is_ssl else 'http'}://{shown}:{port}")
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        """Give every connection its slot to go elsewhere, then stop."""
+        for server in self.servers:
+            server.close()
+        await self._node.drain()
+        await super().shutdown(sockets)
+
+
+def make_node(settings: Settings) -> Node:
+    """Make the node that the settings describe; raises ValueError or TellwireError where they cannot be met."""
+    namespaces = Namespaces(settings.namespaces)
+    server, limits = settings.server, settings.limits
+    broker = make_broker(server.broker, namespaces, dedupe_window_s=limits.dedupe_window_s)
+    access = Access(server.origins, loopback_only=server.is_on_loopback and not server.open)
+    return Node(broker, namespaces=namespaces, limits=limits, access=access)
+
+
+def make_server(settings: Settings, on_ready: Callable[[str], None] | None = None) -> Server:
+    """Make the server that the settings describe."""
+    server = settings.server
+    node = make_node(settings)
+    has_tls = server.tls_cert is not None
+    config = uvicorn.Config(
+        make_app(node),
+        host=server.host,
+        port=server.port,
+        # HTTP/2 comes with TLS, as browsers want it; plain HTTP/1.1 goes over the protocol that doors can take over.
+        http="zttp" if has_tls else DirectHttpProtocol,
+        http2=has_tls,
+        ws=DirectWebSocketProtocol,
+        ws_max_size=settings.limits.frame_max_bytes,
+        ws_per_message_deflate=settings.limits.deflate,
+        ws_ping_interval=None,
+        ssl_certfile=server.tls_cert,
+        ssl_keyfile=server.tls_key,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        lifespan="on",
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=5,
+        backlog=4096,
+    )
+    return Server(config, node, on_ready)
+
+
+def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; `on_ready` is called with the base URL once connections are taken."""
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    make_server(settings, on_ready).run()

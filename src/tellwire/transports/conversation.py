@@ -1,0 +1,117 @@
+"""A conversation in commands and pushes, as every wire that goes both ways carries it.
+
+Commands of one connection take effect in the order in which they came. Those that only append may wait for the log side
+by side, since their places are given when they begin; all others wait for those before them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import partial
+from typing import Protocol
+
+from tellwire.errors import CloseCode, Internal, RequestError, TellwireError
+from tellwire.node import Node
+from tellwire.protocol.commands import AnyCommand, Publish
+from tellwire.protocol.pushes import Push
+from tellwire.protocol.session import ProtocolViolation, Session, describe
+from tellwire.subscriber import Door, Subscriber
+
+
+class Wire(Door, Protocol):
+    """A door that also goes the other way."""
+
+    def send(self, push: Push) -> None:
+        """Send something of the server's own."""
+
+    def pause_reading(self) -> None:
+        """Take nothing more from the peer until resume_reading; may be called twice."""
+
+    def resume_reading(self) -> None:
+        """Take from the peer again; may be called twice."""
+
+
+class Conversation:
+    """One connection's commands on their way to the node, and the answers on their way back."""
+
+    __slots__ = ("_barrier", "_in_flight", "_node", "_resuming", "_session", "_waiting", "_wire", "subscriber")
+
+    def __init__(self, node: Node, wire: Wire, subscriber: Subscriber, session: Session) -> None:
+        self._node = node
+        self._wire = wire
+        self._session = session
+        self._waiting: deque[AnyCommand] | None = None
+        self._in_flight = 0
+        self._barrier = False
+        self._resuming = False
+        self.subscriber = subscriber
+
+    def receive(self, payload: bytes, *, binary: bool) -> None:
+        """Take one payload from the peer."""
+        try:
+            command = self._session.receive(payload, binary=binary)
+        except ProtocolViolation as exc:
+            self._wire.close(exc.code, exc.reason)
+            return
+        except RequestError as exc:
+            self._wire.send(describe(exc, None))
+            return
+        if command is None:
+            return
+        if not self._waiting and not self._must_wait(command):
+            self._begin(command)
+            return
+        if self._waiting is None:
+            self._waiting = deque()
+        self._waiting.append(command)
+        self._wire.pause_reading()
+
+    def end(self) -> None:
+        """Take nothing more, and let go of the readings."""
+        self._session.close()
+        self._waiting = None
+        self._node.dismiss(self.subscriber)
+
+    def _must_wait(self, command: AnyCommand) -> bool:
+        if self._barrier or self._in_flight >= self._node.limits.in_flight_max:
+            return True
+        return self._in_flight > 0 and type(command) is not Publish
+
+    def _begin(self, command: AnyCommand) -> None:
+        barrier = type(command) is not Publish
+        self._in_flight += 1
+        self._barrier = barrier
+        node = self._node
+        node.tasks.start(
+            node.handle(self.subscriber, command, self._wire.send, packed=self._session.codec.binary),
+            partial(self._done, command, barrier),
+        )
+
+    def _done(self, command: AnyCommand, barrier: bool, _: None, exc: BaseException | None) -> None:
+        self._in_flight -= 1
+        if barrier:
+            self._barrier = False
+        if exc is not None:
+            self._fail(command, exc)
+        if self._waiting and not self._resuming:
+            self._resume()
+
+    def _resume(self) -> None:
+        """Begin what has waited; not re-entered, as what begins may be done at once."""
+        self._resuming = True
+        while self._waiting and not self._must_wait(self._waiting[0]):
+            self._begin(self._waiting.popleft())
+        self._resuming = False
+        if self._waiting is not None and not self._waiting:
+            self._waiting = None
+            self._wire.resume_reading()
+
+    def _fail(self, command: AnyCommand, exc: BaseException) -> None:
+        if self.subscriber.closed:
+            return
+        if not isinstance(exc, TellwireError):
+            self._node.hub.report(f"{type(command).__name__.lower()} failed", exc)
+            exc = Internal("the server failed to do this; its log says why")
+        self._wire.send(describe(exc, command.ref))
+        if isinstance(exc, Internal):
+            self._wire.close(CloseCode.INTERNAL_ERROR, exc.detail)

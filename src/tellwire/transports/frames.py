@@ -1,0 +1,237 @@
+"""WebSocket on a transport (RFC 6455): frames in, messages out, the closing handshake.
+
+The parser is websockets' sans-I/O ``ServerProtocol``; what is written does not go through it, so that a frame is made
+once for all who get it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from codecs import getincrementaldecoder
+from typing import cast
+
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.frames import Frame, Opcode
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
+
+from tellwire.errors import CloseCode
+from tellwire.transports.writer import SocketWriter
+
+CLOSE_TIMEOUT_S = 5.0
+"""Seconds that a peer has to answer a close frame before the connection is cut."""
+
+FRAGMENTS_MAX = 10_000
+"""Frames that one message may come in: an empty fragment costs its sender nothing and would never end."""
+
+_Utf8Decoder = getincrementaldecoder("utf-8")
+
+
+class FrameProtocol(SocketWriter, asyncio.Protocol):
+    """One WebSocket connection after its handshake; subclasses say what its messages mean."""
+
+    __slots__ = (
+        "__weakref__", "_close_timer", "_closing", "_decoder", "_fragments", "_opcode", "_out", "_parser", "_paused",
+        "_reading",
+    )  # fmt: skip
+
+    def __init__(self, transport: asyncio.Transport, parser: ServerProtocol) -> None:
+        super().__init__(transport)
+        self._parser = parser
+        self._fragments: list[bytes] | None = None
+        self._decoder: object | None = None
+        self._opcode = Opcode.TEXT
+        self._out: list[bytes] = []
+        self._reading = False
+        self._paused = 0  # reasons not to read: 1 whoever takes the messages, 2 a peer that does not read
+        self._closing = False
+        self._close_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def window_bits(self) -> int:
+        """LZ77 window for what is sent, as negotiated (RFC 7692, section 7.1.2); 0 without compression."""
+        for extension in self._parser.extensions:
+            if isinstance(extension, PerMessageDeflate):
+                return extension.local_max_window_bits
+        return 0
+
+    @abstractmethod
+    def on_message(self, payload: bytes, *, binary: bool) -> None:
+        """Take a whole message; text is valid UTF-8."""
+
+    @abstractmethod
+    def on_gone(self) -> None:
+        """Note that the connection is over; called once."""
+
+    # From the transport
+
+    def data_received(self, data: bytes) -> None:
+        parser = self._parser
+        self._reading = True
+        parser.receive_data(data)
+        for event in parser.events_received():
+            if self._closing:
+                break
+            self._on_frame(cast(Frame, event))
+        self._reading = False
+        # Pongs, and close frames that answer or end.
+        for piece in parser.data_to_send():
+            if piece:
+                self._out.append(piece)
+        if self._out:
+            self._flush_out()
+        if parser.state is not OPEN:
+            self._end()
+
+    def _on_frame(self, frame: Frame) -> None:
+        opcode = frame.opcode
+        if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
+            if frame.fin:
+                payload = bytes(frame.data)
+                if opcode is Opcode.TEXT and not _is_utf8(payload):
+                    self._not_utf8()
+                else:
+                    self.on_message(payload, binary=opcode is Opcode.BINARY)
+                return
+            self._opcode = opcode
+            self._fragments = []
+            self._decoder = _Utf8Decoder() if opcode is Opcode.TEXT else None
+        elif opcode is not Opcode.CONT:
+            return
+        self._on_fragment(bytes(frame.data), last=frame.fin)
+
+    def _on_fragment(self, payload: bytes, *, last: bool) -> None:
+        fragments = self._fragments
+        assert fragments is not None
+        # RFC 6455, section 8.1: text that is not UTF-8 fails the connection; as soon as it is seen.
+        if self._decoder is not None:
+            try:
+                self._decoder.decode(payload, last)  # type: ignore[attr-defined]
+            except UnicodeDecodeError:
+                self._not_utf8()
+                return
+        if len(fragments) >= FRAGMENTS_MAX:
+            self.close_frames(CloseCode.MESSAGE_TOO_BIG, f"a message has at most {FRAGMENTS_MAX} fragments")
+            return
+        fragments.append(payload)
+        if last:
+            self._fragments = self._decoder = None
+            self.on_message(b"".join(fragments), binary=self._opcode is Opcode.BINARY)
+
+    def _not_utf8(self) -> None:
+        self.close_frames(CloseCode.INVALID_DATA, "a text message is not UTF-8")
+
+    def eof_received(self) -> None:
+        """Let the transport close: a peer that sends nothing more is gone."""
+
+    def pause_writing(self) -> None:
+        self.writable = False
+
+    def resume_writing(self) -> None:
+        if self._fd >= 0 or not self._closing:
+            self.writable = not self._closing
+        if self._paused & 2:
+            self._resume(2)
+        if self.writable:
+            self.on_writable()
+
+    def on_writable(self) -> None:
+        """Note that the socket has taken everything."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost()
+        self._closing = True
+        if self._close_timer is not None:
+            self._close_timer.cancel()
+            self._close_timer = None
+        self.on_gone()
+
+    # To the transport
+
+    def write(self, batch: bytes) -> None:
+        if self._out:
+            # What was said before comes first.
+            self._out.append(batch)
+            self._flush_out()
+        else:
+            super().write(batch)
+
+    def write_soon(self, frame: bytes) -> None:
+        """Send a frame together with the others of this turn of the loop."""
+        if self._closing:
+            return
+        if not self._out and not self._reading:
+            asyncio.get_running_loop().call_soon(self._flush_out)
+        self._out.append(frame)
+
+    def _flush_out(self) -> None:
+        out = self._out
+        if out:
+            self._out = []
+            super().write(out[0] if len(out) == 1 else b"".join(out))
+            if self.is_overfull:
+                self._pause(2)
+
+    def close_frames(self, code: int, reason: str) -> None:
+        """Begin the closing handshake (RFC 6455, section 7.1.2)."""
+        if self._closing:
+            return
+        if self._parser.state is OPEN:
+            self._parser.send_close(code, _cut(reason))
+            self._out += [piece for piece in self._parser.data_to_send() if piece]
+        self._flush_out()
+        self._end()
+
+    def _end(self) -> None:
+        """Send nothing more, and see that the connection goes."""
+        if self._closing:
+            return
+        self._closing = True
+        self.writable = False
+        self._fragments = self._decoder = None
+        if self._parser.close_rcvd is not None or self._parser.parser_exc is not None:
+            # RFC 6455, section 7.1.1: the server closes the TCP connection first.
+            self.transport.close()
+        self._close_timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self.transport.abort)
+
+    def cut(self) -> None:
+        """Drop the connection without a word."""
+        self._closing = True
+        self.lost()
+        self.transport.abort()
+
+    def shutdown(self) -> None:
+        """Close because the server stops; uvicorn calls it."""
+        self.close_frames(CloseCode.GOING_AWAY, "the server stops")
+
+    # Flow control
+
+    def pause_reading(self) -> None:
+        self._pause(1)
+
+    def resume_reading(self) -> None:
+        self._resume(1)
+
+    def _pause(self, why: int) -> None:
+        if not self._paused and not self.transport.is_closing():
+            self.transport.pause_reading()
+        self._paused |= why
+
+    def _resume(self, why: int) -> None:
+        if self._paused == why and not self.transport.is_closing():
+            self.transport.resume_reading()
+        self._paused &= ~why
+
+
+def _is_utf8(payload: bytes) -> bool:
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _cut(reason: str) -> str:
+    """Fit a reason into a close frame: 123 bytes of UTF-8 (RFC 6455, section 5.5)."""
+    return reason.encode()[:123].decode(errors="ignore")

@@ -1,0 +1,210 @@
+"""Short and long polling: a request that asks what is new, and one that waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import msgspec
+
+from tellwire.brokers.base import Slice
+from tellwire.errors import BadRequest, CloseCode, Internal, TellwireError
+from tellwire.hub import Placement
+from tellwire.message import Gap, Position
+from tellwire.node import Node, check_count, check_session
+from tellwire.protocol.codecs import JSON
+from tellwire.protocol.encodings import OBJECTS
+from tellwire.transports.direct import RESPONSE, DirectResponse
+from tellwire.transports.requests import Answer, Endpoint, Gone, Query, RawHeaders, Receive, Scope, Send, problem
+
+LIMIT = 1000
+"""Messages in one answer, where the request does not say."""
+
+
+class PollDoor:
+    """A poll that waits: the first batch, or the end of the wait, is its answer.
+
+    Subclasses write the answer: on the transport, without a task for the wait, or for ASGI.
+    """
+
+    __slots__ = ("_answered", "_gap", "_limit", "_node", "_start", "_timer", "subscriber", "writable")
+
+    hears = False
+
+    def __init__(self, node: Node, limit: int, placement: Placement) -> None:
+        self.writable = True
+        self._node = node
+        self._limit = limit
+        self._start = placement.cursor
+        self._gap = placement.gap
+        self._answered = False
+        self._timer: asyncio.TimerHandle | None = None
+        self.subscriber = node.admit(self, OBJECTS, "longpoll", beats=False)
+
+    def wait(self, wait_s: float) -> None:
+        """Begin to wait, where no answer came already; what may be missing is told at once."""
+        if self._gap is not None:
+            wait_s = 0
+        if not self._answered:
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self.answer, ())
+
+    def write(self, batch: tuple[bytes, ...]) -> None:
+        self.answer(batch)
+
+    def close(self, code: CloseCode, reason: str, reconnect_in_ms: int | None = None) -> None:
+        """Answer with what there is: nothing, and the cursor to ask again with."""
+        self.answer(())
+
+    def answer(self, frames: tuple[bytes, ...]) -> None:
+        """Answer, once, with messages and the cursor after them."""
+        if self._answered:
+            return
+        names, cursor = list(self.subscriber.channels), self.subscriber.cursor
+        self.end()
+        if len(frames) <= self._limit:
+            self.put(write_page(frames, cursor, self._gap))
+            return
+        # More came at once than were asked for: the log gives just the first of them, and their place.
+        node = self._node
+        read = node.broker.read(names, self._start, node.limits.request_max_bytes, self._limit)
+        node.tasks.start(read, self._read_again)
+
+    def _read_again(self, slice_: Slice | None, exc: BaseException | None) -> None:
+        if slice_ is not None:
+            self.put(write_slice(slice_, self._gap or slice_.gap))
+        else:
+            self.put(problem(exc if isinstance(exc, TellwireError) else Internal("reading from the log failed")))
+
+    def end(self) -> None:
+        """Wait no longer."""
+        self._answered = True
+        self.writable = False
+        if self._timer is not None:
+            self._timer.cancel()
+        self._node.dismiss(self.subscriber)
+
+    @abstractmethod
+    def put(self, answer: Answer) -> None:
+        """Send the answer."""
+
+
+class DirectPollDoor(PollDoor):
+    """A waiting poll that answers on the transport."""
+
+    __slots__ = ("_direct", "_extra")
+
+    def __init__(self, node: Node, limit: int, placement: Placement, direct: DirectResponse, extra: RawHeaders) -> None:
+        super().__init__(node, limit, placement)
+        self._direct = direct
+        self._extra = extra
+
+    def put(self, answer: Answer) -> None:
+        direct = self._direct
+        if not direct.transport.is_closing():
+            direct.transport.write(direct.head(answer.status, answer.headers(self._extra)) + answer.body)
+            direct.release()
+
+    def on_writable(self) -> None:
+        """Nothing was written that could have filled the socket."""
+
+    def on_full(self) -> None:
+        """As above."""
+
+    def on_gone(self) -> None:
+        self.end()
+
+    def shutdown(self) -> None:
+        self.answer(())
+
+
+class AsgiPollDoor(PollDoor):
+    """A waiting poll whose answer is awaited."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, node: Node, limit: int, placement: Placement) -> None:
+        super().__init__(node, limit, placement)
+        self.future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def put(self, answer: Answer) -> None:
+        if not self.future.done():
+            self.future.set_result(answer)
+
+
+class PollEndpoint(Endpoint):
+    """``GET /v1/messages``: with ``wait`` long polling, without it short polling; with ``before`` history."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node.access, node.hub.report)
+        self._node = node
+
+    async def respond(self, scope: Scope, receive: Receive, send: Send, extra: RawHeaders) -> Answer | None:
+        node = self._node
+        query = Query(scope)
+        channels = query.need_channels()
+        limit = query.integer("limit")
+        limit = LIMIT if limit is None else check_count("limit", limit)
+        since, last, before = query.since(scope), query.integer("last"), query.text("before")
+        if before is not None:
+            if since is not None or last is not None:
+                raise BadRequest("before excludes since and last: it pages backwards, they page forwards")
+            slice_ = await node.read_back(channels, before, limit=limit)
+            return write_slice(slice_, slice_.gap)
+        wait_s = min(query.seconds("wait"), node.limits.poll_wait_max_s)
+        if not wait_s:
+            slice_ = await node.read(channels, since, limit=limit, last=last, on_gap=query.on_gap)
+            return write_slice(slice_, slice_.gap, skip=query.text("session"))
+        placement = await node.place(node.wanted(channels, query.policy), since, last, query.on_gap)
+        direct: DirectResponse | None = scope.get("extensions", {}).get(RESPONSE)
+        try:
+            door: DirectPollDoor | AsgiPollDoor
+            if direct is not None:
+                door = DirectPollDoor(node, limit, placement, direct, extra)
+            else:
+                door = AsgiPollDoor(node, limit, placement)
+        except BaseException:
+            node.hub.let_go(placement.subscriptions)
+            raise
+        door.subscriber.session = check_session(query.text("session")) or door.subscriber.session
+        if isinstance(door, DirectPollDoor):
+            assert direct is not None
+            if direct.transport.is_closing():
+                door.end()
+            direct.take(door)
+        node.hub.join(door.subscriber, placement)
+        door.wait(wait_s)
+        return await self._await(door, receive) if isinstance(door, AsgiPollDoor) else None
+
+    async def _await(self, door: AsgiPollDoor, receive: Receive) -> Answer:
+        """Wait for the answer, or for the peer to go away."""
+        gone = asyncio.ensure_future(_disconnected(receive))
+        try:
+            await asyncio.wait((gone, door.future), return_when=asyncio.FIRST_COMPLETED)
+            if not door.future.done():
+                raise Gone
+            return door.future.result()
+        finally:
+            door.end()
+            gone.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await gone
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def write_page(frames: Sequence[bytes], cursor: Position, gap: Gap | None) -> Answer:
+    """Make the answer to a poll, of message objects that were written already."""
+    messages = b",".join(frames)
+    gap_json = msgspec.json.encode(gap)
+    return Answer(200, b'{"messages":[%b],"cursor":"%b","gap":%b}' % (messages, str(cursor).encode(), gap_json))
+
+
+def write_slice(slice_: Slice, gap: Gap | None, *, skip: str | None = None) -> Answer:
+    """Make the answer to a poll, of what was read; without what the session `skip` asked not to get."""
+    frames = [JSON.message(message) for message in slice_.messages if not message.skip or message.skip != skip]
+    return write_page(frames, slice_.position, gap)

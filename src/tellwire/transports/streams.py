@@ -1,0 +1,223 @@
+"""Server-Sent Events and NDJSON: one response that does not end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from abc import abstractmethod
+
+from tellwire.errors import CloseCode
+from tellwire.hub import Placement
+from tellwire.node import Node
+from tellwire.protocol import sse
+from tellwire.protocol.encodings import Batch, Encoding, EventStreamEncoding, LinesEncoding, event_stream, lines
+from tellwire.protocol.pushes import Closing, GapPush
+from tellwire.subscriber import Subscriber
+from tellwire.transports.direct import RESPONSE, DirectResponse
+from tellwire.transports.requests import Answer, Endpoint, Query, RawHeaders, Receive, Scope, Send
+from tellwire.transports.writer import SocketWriter
+
+StreamEncoding = EventStreamEncoding | LinesEncoding
+
+_NO_STORE: RawHeaders = [
+    (b"cache-control", b"no-store, no-transform"),
+    (b"x-accel-buffering", b"no"),  # nginx would else collect the events before it passes them on
+    (b"x-content-type-options", b"nosniff"),
+]
+
+LAST_CHUNK = b"0\r\n\r\n"
+"""End of a chunked body (RFC 9112, section 7.1)."""
+
+
+class DirectStreamDoor(SocketWriter):
+    """A stream that the flush writes to itself."""
+
+    __slots__ = ("_chunked", "_node", "encoding", "subscriber")
+
+    hears = False
+
+    def __init__(self, node: Node, transport: asyncio.Transport, encoding: StreamEncoding, *, chunked: bool) -> None:
+        super().__init__(transport)
+        self._node = node
+        self._chunked = chunked
+        self.encoding = encoding
+        self.subscriber: Subscriber | None = None
+
+    def on_full(self) -> None:
+        self.writable = False
+
+    def on_writable(self) -> None:
+        if self.subscriber is not None and not self.subscriber.closed:
+            self.writable = True
+            self.subscriber.silent_beats = 0
+            self.subscriber.advance()
+
+    def on_gone(self) -> None:
+        self.lost()
+        if self.subscriber is not None:
+            self._node.dismiss(self.subscriber)
+
+    def close(self, code: CloseCode, reason: str, reconnect_in_ms: int | None = None) -> None:
+        if self.subscriber is None or self.subscriber.closed:
+            return
+        self._node.dismiss(self.subscriber)
+        if code is CloseCode.DEAD:
+            self.lost()
+            self.transport.abort()
+            return
+        self.write(self.encoding.push(Closing(code, reason, reconnect_in_ms)) + (LAST_CHUNK if self._chunked else b""))
+        self.writable = False
+        self.transport.close()
+
+    def shutdown(self) -> None:
+        self.close(CloseCode.GOING_AWAY, "the server stops")
+
+
+class AsgiStreamDoor:
+    """A stream through ASGI: what is written waits in one slot until the server has sent it."""
+
+    hears = False
+
+    def __init__(self, node: Node, encoding: StreamEncoding) -> None:
+        self.writable = True
+        self.encoding = encoding
+        self.subscriber: Subscriber | None = None
+        self._node = node
+        self._out: list[bytes] = []
+        self._ends = False
+        self._wake = asyncio.Event()
+
+    def write(self, batch: bytes) -> None:
+        self._out.append(batch)
+        self.writable = False
+        self._wake.set()
+
+    def close(self, code: CloseCode, reason: str, reconnect_in_ms: int | None = None) -> None:
+        if not self._ends and self.subscriber is not None:
+            self._node.dismiss(self.subscriber)
+            self.write(self.encoding.push(Closing(code, reason, reconnect_in_ms)))
+            self._ends = True
+
+    async def serve(self, receive: Receive, send: Send) -> None:
+        """Send until the peer goes away or the stream is closed."""
+        gone = asyncio.ensure_future(self._wait_for_end(receive))
+        assert self.subscriber is not None
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                if gone.done():
+                    return
+                out, self._out = self._out, []
+                await send({"type": "http.response.body", "body": b"".join(out), "more_body": not self._ends})
+                if self._ends:
+                    return
+                self.writable = True
+                self.subscriber.silent_beats = 0
+                self.subscriber.advance()
+        finally:
+            self._node.dismiss(self.subscriber)
+            gone.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await gone
+
+    async def _wait_for_end(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._wake.set()
+
+
+class StreamEndpoint(Endpoint):
+    """A response that does not end: subclasses say how it is written."""
+
+    content_type: bytes
+    transport: str
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node.access, node.hub.report)
+        self._node = node
+
+    @abstractmethod
+    def encoding(self, query: Query, *, chunked: bool) -> StreamEncoding:
+        """Return how the stream is written."""
+
+    @abstractmethod
+    def opening(self, encoding: StreamEncoding, subscriber: Subscriber, placement: Placement) -> Batch:
+        """Return what the stream begins with."""
+
+    async def respond(self, scope: Scope, receive: Receive, send: Send, extra: RawHeaders) -> Answer | None:
+        node = self._node
+        query = Query(scope)
+        wanted = node.wanted(query.need_channels(), query.policy)
+        direct: DirectResponse | None = scope.get("extensions", {}).get(RESPONSE)
+        chunked = direct is not None and direct.has_chunks
+        encoding = self.encoding(query, chunked=chunked)
+        headers = [(b"content-type", self.content_type), *_NO_STORE, *extra]
+        if scope["method"] == "HEAD":
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b""})
+            return None
+        placement = await node.place(wanted, query.since(scope), query.integer("last"), query.on_gap)
+        try:
+            door: DirectStreamDoor | AsgiStreamDoor
+            if direct is not None:
+                door = DirectStreamDoor(node, direct.transport, encoding, chunked=chunked)
+            else:
+                door = AsgiStreamDoor(node, encoding)
+            subscriber = door.subscriber = node.admit(door, encoding, self.transport, query.text("session"))
+        except BaseException:
+            node.hub.let_go(placement.subscriptions)
+            raise
+        begin = self.opening(encoding, subscriber, placement)
+        if isinstance(door, DirectStreamDoor):
+            assert direct is not None
+            direct.take(door)
+            if chunked:
+                headers.append((b"transfer-encoding", b"chunked"))
+            else:
+                headers.append((b"connection", b"close"))
+            if direct.transport.is_closing():
+                door.on_gone()
+            door.write(direct.head(200, headers) + begin)
+            node.hub.join(subscriber, placement)
+            return None
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        door.write(begin)
+        node.hub.join(subscriber, placement)
+        await door.serve(receive, send)
+        return None
+
+
+def _gap(encoding: Encoding, placement: Placement) -> Batch:
+    return encoding.push(GapPush.of(placement.gap)) if placement.gap is not None else b""
+
+
+class EventsEndpoint(StreamEndpoint):
+    """``/v1/events``: Server-Sent Events."""
+
+    content_type = b"text/event-stream"
+    transport = "sse"
+
+    def encoding(self, query: Query, *, chunked: bool) -> EventStreamEncoding:
+        return event_stream(envelope=query.flag("envelope"), chunked=chunked)
+
+    def opening(self, encoding: StreamEncoding, subscriber: Subscriber, placement: Placement) -> Batch:
+        # The cursor goes ahead as an id without data: an EventSource that is cut before its first message comes back
+        # with it, and has missed nothing (HTML 9.2.6 sets the last event id even where nothing is dispatched).
+        first = sse.write_retry(self._node.limits.sse_retry_ms) + f"id: {placement.cursor}\n\n".encode()
+        return encoding.seal(first) + _gap(encoding, placement)
+
+
+class LinesEndpoint(StreamEndpoint):
+    """``/v1/stream``: NDJSON, the pushes of a WebSocket as lines."""
+
+    content_type = b"application/x-ndjson"
+    transport = "stream"
+
+    def encoding(self, query: Query, *, chunked: bool) -> LinesEncoding:
+        return lines(chunked=chunked)
+
+    def opening(self, encoding: StreamEncoding, subscriber: Subscriber, placement: Placement) -> Batch:
+        greeting = self._node.greet(subscriber)
+        greeting.cursor = str(placement.cursor)
+        return encoding.push(greeting) + _gap(encoding, placement)

@@ -1,0 +1,201 @@
+"""WebSocket: commands and pushes both ways, text or binary as the subprotocol says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+
+from websockets.server import ServerProtocol
+
+from tellwire.errors import CloseCode, Draining, TellwireError
+from tellwire.node import Node
+from tellwire.protocol.codecs import CODECS, JSON, Codec
+from tellwire.protocol.encodings import payload_encoding, websocket_encoding
+from tellwire.protocol.pushes import Closing, Push
+from tellwire.protocol.session import Session
+from tellwire.subscriber import Subscriber
+from tellwire.transports.conversation import Conversation
+from tellwire.transports.direct import WEBSOCKET, Connections, DirectWebSocketProtocol
+from tellwire.transports.frames import FrameProtocol
+from tellwire.transports.requests import Receive, Scope, Send, problem
+
+TRANSPORT = "websocket"
+
+ANSWERS_MAX = 1000
+"""Answers that may wait for a peer, on plain ASGI, before no more of its commands are read."""
+
+
+class WebSocketDoor(FrameProtocol):
+    """A WebSocket that the flush writes to itself."""
+
+    __slots__ = ("_connections", "_conversation", "_encoding", "subscriber")
+
+    hears = True
+
+    def __init__(
+        self, node: Node, codec: Codec, transport: asyncio.Transport, parser: ServerProtocol, connections: Connections
+    ) -> None:
+        super().__init__(transport, parser)
+        self._connections = connections
+        self._encoding = websocket_encoding(codec, self.window_bits)
+        self.subscriber: Subscriber = node.admit(self, self._encoding, TRANSPORT)
+        self._conversation = Conversation(node, self, self.subscriber, Session(codec))
+
+    def data_received(self, data: bytes) -> None:
+        self.subscriber.silent_beats = 0
+        super().data_received(data)
+
+    def on_message(self, payload: bytes, *, binary: bool) -> None:
+        self._conversation.receive(payload, binary=binary)
+
+    def on_writable(self) -> None:
+        self.subscriber.silent_beats = 0
+        self.subscriber.advance()
+
+    def on_gone(self) -> None:
+        self._connections.discard(self)
+        self._conversation.end()
+
+    def send(self, push: Push) -> None:
+        self.write_soon(self._encoding.push(push))
+
+    def close(self, code: CloseCode, reason: str, reconnect_in_ms: int | None = None) -> None:
+        self._conversation.end()
+        if code is CloseCode.DEAD:
+            # It would not hear a word; what waits for it is let go of at once.
+            self.cut()
+            return
+        self.send(Closing(code, reason, reconnect_in_ms))
+        self.close_frames(code, reason)
+
+    def shutdown(self) -> None:
+        self.close(CloseCode.GOING_AWAY, "the server stops")
+
+
+class AsgiWebSocketDoor:
+    """A WebSocket through ASGI: what is written waits in one slot until the server has sent it."""
+
+    hears = False  # heartbeats are the server's affair
+
+    def __init__(self, node: Node, codec: Codec, receive: Receive, send: Send) -> None:
+        self.writable = True
+        self._codec = codec
+        self._receive = receive
+        self._send = send
+        self._out: deque[bytes] = deque()
+        self._wake = asyncio.Event()
+        self._close: tuple[CloseCode, str] | None = None
+        self._may_read = asyncio.Event()
+        self._may_read.set()
+        self._drained = asyncio.Event()
+        self._encoding = payload_encoding(codec)
+        self.subscriber = node.admit(self, self._encoding, TRANSPORT)
+        self._conversation = Conversation(node, self, self.subscriber, Session(codec))
+
+    def write(self, batch: tuple[bytes, ...]) -> None:
+        self._out += batch
+        self.writable = False
+        self._wake.set()
+
+    def send(self, push: Push) -> None:
+        self._out += self._encoding.push(push)
+        self._drained.clear()
+        self._wake.set()
+
+    def close(self, code: CloseCode, reason: str, reconnect_in_ms: int | None = None) -> None:
+        if self._close is None:
+            self._conversation.end()
+            self.send(Closing(code, reason, reconnect_in_ms))
+            self._close = (code, reason)
+            self.writable = False
+
+    def pause_reading(self) -> None:
+        self._may_read.clear()
+
+    def resume_reading(self) -> None:
+        self._may_read.set()
+
+    async def serve(self) -> None:
+        """Carry the connection until either side closes it."""
+        reader = asyncio.ensure_future(self._read())
+        try:
+            await self._write()
+        finally:
+            self._conversation.end()
+            reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reader
+
+    async def _read(self) -> None:
+        try:
+            while (message := await self._receive())["type"] != "websocket.disconnect":
+                text = message.get("text")
+                payload = message.get("bytes") if text is None else text.encode()
+                self._conversation.receive(payload or b"", binary=text is None)
+                await self._may_read.wait()
+                if len(self._out) > ANSWERS_MAX:
+                    await self._drained.wait()
+        finally:
+            self._close = self._close or (CloseCode.NORMAL, "")
+            self._out.clear()
+            self._wake.set()
+
+    async def _write(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._out:
+                payload = self._out.popleft()
+                if self._codec.binary:
+                    await self._send({"type": "websocket.send", "bytes": payload})
+                else:
+                    await self._send({"type": "websocket.send", "text": payload.decode()})
+            if self._close is not None:
+                code, reason = self._close
+                with contextlib.suppress(Exception):  # servers differ in what they raise when the peer is gone already
+                    await self._send({"type": "websocket.close", "code": int(code), "reason": reason[:100]})
+                return
+            self._drained.set()
+            self.writable = True
+            self.subscriber.advance()
+
+
+class WebSocketEndpoint:
+    """``/v1/ws``."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        node = self._node
+        extension: DirectWebSocketProtocol | None = scope.get("extensions", {}).get(WEBSOCKET)
+        try:
+            node.access.check(scope["headers"], scope["scheme"])
+            if not node.ready:
+                raise Draining("this node is going away; connect again")
+        except TellwireError as exc:
+            await self._refuse(exc, scope, receive, send)
+            return
+        subprotocol = next((name for name in CODECS if name in scope.get("subprotocols", ())), None)
+        codec = CODECS[subprotocol] if subprotocol else JSON
+        if extension is not None:
+            extension.hand_over(
+                subprotocol, lambda transport, parser, open_: WebSocketDoor(node, codec, transport, parser, open_)
+            )
+            return
+        await receive()
+        await send({"type": "websocket.accept", "subprotocol": subprotocol})
+        await AsgiWebSocketDoor(node, codec, receive, send).serve()
+
+    async def _refuse(self, exc: TellwireError, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the handshake with an error; servers that cannot give it a body answer 403."""
+        await receive()
+        if "websocket.http.response" in scope.get("extensions", {}):
+            answer = problem(exc)
+            await send(
+                {"type": "websocket.http.response.start", "status": answer.status, "headers": answer.headers(())}
+            )
+            await send({"type": "websocket.http.response.body", "body": answer.body})
+        else:
+            await send({"type": "websocket.close", "code": int(CloseCode.POLICY_VIOLATION), "reason": exc.detail[:100]})
