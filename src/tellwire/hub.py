@@ -21,7 +21,7 @@ from tellwire.names import Policy
 from tellwire.protocol.commands import OnGap
 from tellwire.protocol.encodings import Batch, Encoding
 from tellwire.protocol.pushes import GapPush
-from tellwire.runs import merge
+from tellwire.runs import merge, take_bite
 from tellwire.subscriber import Subscriber, Subscription
 from tellwire.tasks import Tasks
 
@@ -200,8 +200,10 @@ class Hub:
             if tail is None or tail.run.floor > after:
                 return None
             runs.append(tail.run.after(after, limit_bytes))
-        entries, more = merge(runs)
-        reached = entries[-1].seq if more else until
+        merged, more = merge(runs)
+        # Each of many channels may have given a whole bite.
+        entries, left = take_bite(merged, 0, limit_bytes)
+        reached = entries[-1].seq if more or left else until
         if reached >= until:
             reached = until
             while entries and entries[-1].seq > until:

@@ -129,8 +129,7 @@ class FrameProtocol(SocketWriter, asyncio.Protocol):
         self.writable = False
 
     def resume_writing(self) -> None:
-        if self._fd >= 0 or not self._closing:
-            self.writable = not self._closing
+        self.writable = not self._closing
         if self._paused & 2:
             self._resume(2)
         if self.writable:
