@@ -1,0 +1,16 @@
+"""What holds a broker to its contract, for ours and for others'.
+
+``contract`` has the suite (needs pytest), ``model`` a property test against a plain list (needs hypothesis
+too), ``faulty`` a broker whose log fails on request.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if "pytest" in sys.modules:
+    import pytest
+
+    # pytest explains failed asserts only in modules that it knows of before they are imported.
+    for _module in ("appends", "bounds", "contract", "durability", "harness", "model", "reads"):
+        pytest.register_assert_rewrite(f"{__name__}.{_module}")
