@@ -13,9 +13,10 @@ from tellwire.message import Draft
 from tellwire.names import Namespaces
 from tellwire.testing.contract import BrokerContract
 from tellwire.testing.harness import MakeBroker, on_loop, opened
+from tellwire.testing.model import BrokerModelContract
 
 
-class TestMemoryBroker(BrokerContract):
+class TestMemoryBroker(BrokerContract, BrokerModelContract):
     """The contract, over logs in memory."""
 
     @pytest.fixture

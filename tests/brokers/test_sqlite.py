@@ -10,10 +10,13 @@ from tellwire.brokers.sqlite import SqliteBroker
 from tellwire.names import Namespaces
 from tellwire.testing.contract import DurableBrokerContract
 from tellwire.testing.harness import MakeBroker
+from tellwire.testing.model import BrokerModelContract
 
 
-class TestSqliteBroker(DurableBrokerContract):
+class TestSqliteBroker(DurableBrokerContract, BrokerModelContract):
     """The contract, over a file."""
+
+    durable = True
 
     @pytest.fixture
     def make_broker(self, tmp_path: Path) -> MakeBroker:

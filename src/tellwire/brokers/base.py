@@ -78,8 +78,8 @@ class Broker(ABC):
         """Read what comes after a position, oldest first, up to about `limit_bytes` and `limit` messages.
 
         At least one message is read where there is one. `after` None means from the oldest message kept, and never
-        brings a gap. A position of another epoch or ahead of the head brings a gap with reason ``epoch`` and reads from the
-        oldest; one older than what was trimmed brings a gap with reason ``trimmed``.
+        brings a gap. A position of another epoch or ahead of the head brings a gap with reason ``epoch`` and reads from
+        the oldest; one older than what was trimmed brings a gap with reason ``trimmed``.
         """
 
     @abstractmethod

@@ -78,10 +78,15 @@ class MemoryBroker(Broker):
         clock: Callable[[], int] = _now_ms,
     ) -> None:
         self._namespaces = namespaces or Namespaces()
-        self._regions: dict[str, _Region] = {}
-        self._ids = RecentIds(int(dedupe_window_s * 1000), dedupe_max_bytes)
+        self._dedupe = int(dedupe_window_s * 1000), dedupe_max_bytes
         self._clock = clock
         self._feed: Feed | None = None
+        self._wipe()
+
+    def _wipe(self) -> None:
+        """Begin an empty log, under an epoch of its own."""
+        self._regions: dict[str, _Region] = {}
+        self._ids = RecentIds(*self._dedupe)
         self.head = Position(new_epoch(), 0)
 
     @classmethod
