@@ -48,6 +48,9 @@ LAST_MAX = 10_000
 DRAIN_SLOTS = 100
 """Into how many slots the connections are spread while a node drains."""
 
+DRAIN_PACE_S = 0.005
+"""Seconds that each connection adds to the drain, until ``drain_s`` is reached: a few need no spreading."""
+
 SendPush = Callable[[Push], None]
 
 
@@ -107,7 +110,7 @@ class Node:
             self.hub.tick()
 
     async def drain(self) -> None:
-        """Close every connection in a slot of its own, telling it when to come back, within ``drain_s``.
+        """Close every connection in a slot of its own, telling it to come back at once, within ``drain_s``.
 
         From here on new connections are refused, so that they find another node.
         """
@@ -115,12 +118,11 @@ class Node:
             return
         self.ready = False
         self._draining = True
-        window_s = self.limits.drain_s
         waiting = list(self.hub.subscribers)
+        window_s = min(self.limits.drain_s, len(waiting) * DRAIN_PACE_S)
         slots = min(DRAIN_SLOTS, len(waiting))
         for slot in range(slots):
             for subscriber in waiting[slot::slots]:
-                # Readers come back at once, but their slots do not come at once.
                 subscriber.door.close(CloseCode.SERVICE_RESTART, "this node is going away", 0)
             await asyncio.sleep(window_s / slots)
 

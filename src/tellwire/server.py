@@ -148,6 +148,11 @@ class Server(uvicorn.Server):
         if self._on_ready is not None:
             self._on_ready(f"{'https' if self.config.is_ssl else 'http'}://{shown}:{port}")
 
+    async def _serve(self, sockets: Any = None) -> None:
+        await super()._serve(sockets)
+        # uvicorn would raise the signal again; a server that drained and stopped as it was told has not failed.
+        self._captured_signals.clear()
+
     async def shutdown(self, sockets: Any = None) -> None:
         """Give every connection its slot to go elsewhere, then stop."""
         for server in self.servers:
