@@ -70,8 +70,8 @@ class SqliteBroker(Broker):
         clock: Callable[[], int] = _now_ms,
     ) -> None:
         # One file has one lock, under whatever name it is reached.
-        self._path = Path(path).resolve()
-        self._sync: Sync = sync
+        self.path = Path(path).resolve()
+        self.sync: Sync = sync
         self._settings = Settings(namespaces or Namespaces(), int(dedupe_window_s * 1000), dedupe_max_bytes, clock)
         self._queue_max_bytes = queue_max_bytes
         self._busy_timeout_s = busy_timeout_s
@@ -105,7 +105,7 @@ class SqliteBroker(Broker):
     async def open(self, feed: Feed) -> None:
         if self._writer is not None:
             raise Unavailable("this broker was opened before; make another one")
-        self._writer = Writer(self._path, self._sync, self._settings, self._busy_timeout_s, self._committed)
+        self._writer = Writer(self.path, self.sync, self._settings, self._busy_timeout_s, self._committed)
         self.head = await self._writer.start()
         self._readers = ThreadPoolExecutor(_READERS, "tellwire-sqlite-reader")
         self._feed = feed
@@ -185,7 +185,7 @@ class SqliteBroker(Broker):
             try:
                 self._feed.deliver(messages)
             except Exception:
-                _log.exception("the feed of %s failed; its messages are in the log", self._path)
+                _log.exception("the feed of %s failed; its messages are in the log", self.path)
         for waiting, outcome in zip(committed.batch, committed.outcomes, strict=True):
             self._queued_bytes -= waiting.weight
             answer = waiting.answer
@@ -207,14 +207,14 @@ class SqliteBroker(Broker):
         try:
             return await asyncio.get_running_loop().run_in_executor(self._readers, self._with_connection, job, now)
         except sqlite3.Error as exc:
-            raise explain(exc, self._path) from exc
+            raise explain(exc, self.path) from exc
 
     def _with_connection(self, job: Callable[[sqlite3.Connection, Namespaces, int], Slice], now: int) -> Slice:
         """Run a read on this reader's thread, with a connection that no other one uses meanwhile."""
         try:
             connection = self._connections.pop()
         except IndexError:
-            connection = connect(self._path, self._busy_timeout_s, read_only=True)
+            connection = connect(self.path, self._busy_timeout_s, read_only=True)
         try:
             return job(connection, self._settings.namespaces, now)
         finally:

@@ -197,7 +197,7 @@ async def _read(broker: Broker, model: _Model, step: Read) -> None:
 
 def _check_told(gaps: Sequence[Gap], channel: str, missing: Sequence[Message]) -> None:
     if missing:
-        (gap,) = gaps
-        assert channel in gap.channels
-        assert gap.reason == "trimmed"
-        assert Position.parse(gap.to).seq >= missing[-1].seq
+        # Pages that end short of what was trimmed say it again: a broker does not know what its reader was told.
+        assert {gap.reason for gap in gaps} == {"trimmed"}
+        assert channel in gaps[0].channels
+        assert Position.parse(gaps[0].to).seq >= missing[-1].seq
