@@ -18,7 +18,7 @@ from tellwire.errors import InvalidData, Malformed
 
 BYTES_KEY = "$bytes"
 DEPTH_MAX = 100
-"""Deepest nesting of data: below what the decoders of common languages take."""
+"""Most maps and lists within each other in data: below what the decoders of common languages take."""
 
 _decode_json = msgspec.json.Decoder().decode
 _decode_packed = msgspec.msgpack.Decoder().decode
@@ -48,14 +48,15 @@ def check_packed(packed: bytes) -> bytes:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as exc:
         raise InvalidData(f"data is not a MessagePack object that can be carried: {exc}") from None
     if type(value) not in (str, bytes, bool, int):
-        _check_tree(value, 0)
+        _check_tree(value, 1)
     return packed
 
 
 def _check_tree(value: Any, depth: int) -> None:
-    if depth > DEPTH_MAX:
-        raise InvalidData(f"data is nested more than {DEPTH_MAX} deep")
+    """Refuse what only one of the languages has; `depth` is that of `value` if it is a map or a list."""
     kind = type(value)
+    if depth > DEPTH_MAX and kind in (dict, list):
+        raise InvalidData(f"data is nested more than {DEPTH_MAX} deep")
     if kind is dict:
         for key, item in value.items():
             if type(key) is not str:
@@ -75,7 +76,7 @@ def to_packed(text: bytes) -> bytes:
     """Translate checked JSON to MessagePack; integers beyond 64 bits become floats, as most readers of JSON do."""
     value = _decode_json(text)
     try:
-        return msgspec.msgpack.encode(_from_json(value) if b"$bytes" in text else value)
+        return msgspec.msgpack.encode(_from_json(value) if _may_hold_bytes(text) else value)
     except OverflowError:
         return msgspec.msgpack.encode(_shrink(value))
 
@@ -83,6 +84,11 @@ def to_packed(text: bytes) -> bytes:
 def to_json(packed: bytes) -> bytes:
     """Translate checked MessagePack to JSON."""
     return msgspec.json.encode(_for_json(_decode_packed(packed)))
+
+
+def _may_hold_bytes(text: bytes) -> bool:
+    # Any letter of the key may be written as an escape.
+    return b"$bytes" in text or b"\\u" in text
 
 
 def _from_json(value: Any) -> Any:

@@ -14,13 +14,13 @@ EVENT_MAX_BYTES = 16 * 1024 * 1024
 """What a parser keeps of one event before it gives up; the stream is then broken or hostile."""
 
 
-def write_event(data: str | bytes, event: str = "message", id: str | None = None) -> bytes:
+def write_event(data: str | bytes, event: str = "message", event_id: str | None = None) -> bytes:
     """Write one event; every line of `data` becomes a ``data`` field (CR, LF and CRLF all end a line).
 
     The text comes back with LF for every line end (HTML 9.2.6), so what must keep its CR has to be escaped, as in JSON.
     """
     text = data.decode() if isinstance(data, bytes) else data
-    fields = [f"id: {id}\n"] if id is not None else []
+    fields = [f"id: {event_id}\n"] if event_id is not None else []
     if event != "message":
         fields.append(f"event: {event}\n")
     fields += [f"data: {line}\n" for line in _LINE_END.split(text)]
