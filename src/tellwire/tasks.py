@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
@@ -45,7 +44,7 @@ class Tasks:
         except Exception as exc:
             self._report(done, exc)
             return None
-        task = asyncio.get_running_loop().create_task(_go_on(coro, waited_for))
+        task = asyncio.get_running_loop().create_task(_Begun(coro, waited_for))
         self._tasks.add(task)
 
         def finished(task: asyncio.Task[T]) -> None:
@@ -74,17 +73,38 @@ class Tasks:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-@types.coroutine
-def _go_on(coro: Coroutine[Any, Any, T], waited_for: Any) -> Generator[Any, Any, T]:
-    """Carry a started coroutine on: hand its first wait to the task, then pass everything through."""
-    while True:
-        failure: BaseException | None = None
-        try:
-            yield waited_for
-        except BaseException as exc:
-            failure = exc
-        try:
-            waited_for = coro.send(None) if failure is None else coro.throw(failure)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
+class _Begun(Coroutine[Any, Any, T]):
+    """A coroutine that was run up to its first wait already, for a task to carry on.
+
+    A class and not a generator: a task that is cancelled before its first step throws into what it was given, and a
+    generator that has not begun ends there, without a word to the coroutine inside.
+    """
+
+    __slots__ = ("_coro", "_fresh", "_waited_for")
+
+    def __init__(self, coro: Coroutine[Any, Any, T], waited_for: Any) -> None:
+        self._coro = coro
+        self._fresh = True
+        self._waited_for = waited_for
+
+    def send(self, value: Any) -> Any:
+        if self._fresh:
+            self._fresh = False
+            waited_for, self._waited_for = self._waited_for, None
+            return waited_for
+        return self._coro.send(value)
+
+    def throw(self, *failure: Any) -> Any:
+        if self._fresh:
+            # The task has not seen what the coroutine waits for, so it could not cancel it.
+            self._fresh = False
+            waited_for, self._waited_for = self._waited_for, None
+            if isinstance(waited_for, asyncio.Future):
+                waited_for.cancel()
+        return self._coro.throw(*failure)
+
+    def close(self) -> None:
+        self._coro.close()
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self._coro.__await__()
