@@ -1,0 +1,81 @@
+"""The process that a server under test runs in: ``python -m tests.serve JSON``.
+
+The JSON holds the settings, and as ``kind`` which server carries the app: our own (``direct``), or another ASGI server
+(``uvicorn``, ``hypercorn``) that knows nothing of Tellwire's extensions. The first line on standard output is the port.
+The process ends when its standard input does, so that none outlives the tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from urllib.parse import urlsplit
+
+import msgspec
+import uvicorn
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+
+from tellwire.config import Settings
+from tellwire.server import make_app, make_node, run
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    what = json.loads(sys.argv[1])
+    kind = what.pop("kind")
+    settings = msgspec.convert(what, Settings)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    {"direct": run_direct, "uvicorn": run_uvicorn, "hypercorn": run_hypercorn}[kind](settings)
+
+
+def _end_with_parent() -> None:
+    os.read(0, 1)
+    os._exit(3)
+
+
+def run_direct(settings: Settings) -> None:
+    """Run Tellwire's own server."""
+    run(settings, lambda url: print(urlsplit(url).port, flush=True))
+
+
+def run_uvicorn(settings: Settings) -> None:
+    """Run the app under uvicorn as it comes, over h11."""
+    listener = _listen()
+    config = uvicorn.Config(
+        make_app(make_node(settings)), http="h11", ws="websockets-sansio", log_config=None, timeout_graceful_shutdown=5
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def run_hypercorn(settings: Settings) -> None:
+    """Run the app under Hypercorn, with TLS and HTTP/2 where there is a certificate."""
+    listener = _listen()
+    config = Config()
+    config.bind = [f"fd://{listener.fileno()}"]
+    config.certfile = settings.server.tls_cert
+    config.keyfile = settings.server.tls_key
+    config.graceful_timeout = 1
+    app = make_app(make_node(settings))
+
+    async def serving() -> None:
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        await serve(app, config, shutdown_trigger=stop.wait)  # type: ignore[arg-type]  # its own ASGI types
+
+    asyncio.run(serving())
+
+
+def _listen() -> socket.socket:
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    print(listener.getsockname()[1], flush=True)
+    return listener
+
+
+if __name__ == "__main__":
+    main()
