@@ -146,7 +146,8 @@ class PollEndpoint(Endpoint):
         channels = query.need_channels()
         limit = query.integer("limit")
         limit = LIMIT if limit is None else check_count("limit", limit)
-        since, last, before = query.since(scope), query.integer("last"), query.text("before")
+        since, last = query.start(scope)
+        before = query.text("before")
         if before is not None:
             if since is not None or last is not None:
                 raise BadRequest("before excludes since and last: it pages backwards, they page forwards")

@@ -79,13 +79,17 @@ class Query:
         """Return a parameter's text; None where it is missing or empty."""
         return self._values.get(name) or None
 
-    def since(self, scope: Scope) -> str | None:
-        """Return where to begin: what EventSource says at a reconnect comes before what the address says."""
+    def start(self, scope: Scope) -> tuple[str | None, int | None]:
+        """Return where to begin, as ``since`` and ``last``; at most one of them may be given.
+
+        An EventSource that reconnects asks with the same address again, so what it says in ``Last-Event-ID`` comes
+        before both.
+        """
         last_event_id = header(scope, b"last-event-id")
         since = last_event_id or self.text("since")
         if since is not None and len(since) > CURSOR_MAX_BYTES:
             raise BadRequest(f"a cursor has at most {CURSOR_MAX_BYTES} bytes; this one has {len(since)}")
-        return since
+        return since, None if last_event_id else self.integer("last")
 
     def integer(self, name: str) -> int | None:
         """Return a whole number; raise BadRequest where it is none."""

@@ -157,7 +157,8 @@ class StreamEndpoint(Endpoint):
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": b""})
             return None
-        placement = await node.place(wanted, query.since(scope), query.integer("last"), query.on_gap)
+        since, last = query.start(scope)
+        placement = await node.place(wanted, since, last, query.on_gap)
         try:
             door: DirectStreamDoor | AsgiStreamDoor
             if direct is not None:
