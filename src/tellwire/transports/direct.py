@@ -8,6 +8,7 @@ are missing and the same endpoints go through ``send()``.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, cast
 
@@ -15,6 +16,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.server import ServerProtocol
+
+from tellwire.transports.frames import FrameParser
 
 RESPONSE = "tellwire.response"
 """Name of the extension that hands an HTTP response over."""
@@ -24,6 +27,9 @@ WEBSOCKET = "tellwire.websocket"
 
 HELD_MAX_BYTES = 65_536
 """What is kept of further requests that come while a response is under way; then reading pauses."""
+
+_log = logging.getLogger("tellwire.websocket")
+_log.setLevel(logging.WARNING)  # the parser would note every connection that opens and closes
 
 _DEFLATE = [ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)]
 
@@ -154,7 +160,11 @@ class DirectWebSocketProtocol(WebSocketsSansIOProtocol):
         super().__init__(*args, **kwargs)
         # Without context a compressed message can be shared by all who get it (RFC 7692, section 7.1.1), and an idle
         # connection keeps no 32 KiB windows.
-        self.conn.available_extensions = _DEFLATE if self.config.ws_per_message_deflate else None
+        self.conn = FrameParser(
+            extensions=_DEFLATE if self.config.ws_per_message_deflate else None,
+            max_size=self.config.ws_max_size,
+            logger=_log,
+        )
 
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)

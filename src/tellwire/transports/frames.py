@@ -28,6 +28,19 @@ FRAGMENTS_MAX = 10_000
 _Utf8Decoder = getincrementaldecoder("utf-8")
 
 
+class FrameParser(ServerProtocol):
+    """websockets' parser, but that a close frame may come in the middle of a fragmented message.
+
+    RFC 6455, section 5.4: "Control frames MAY be injected in the middle of a fragmented message"; websockets answers
+    this one with 1002.
+    """
+
+    def recv_frame(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.CLOSE:
+            self.current_size = None
+        super().recv_frame(frame)
+
+
 class FrameProtocol(SocketWriter, asyncio.Protocol):
     """One WebSocket connection after its handshake; subclasses say what its messages mean."""
 
@@ -68,17 +81,18 @@ class FrameProtocol(SocketWriter, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         parser = self._parser
-        self._reading = True
         parser.receive_data(data)
+        answers = parser.data_to_send()
+        self._reading = True
         for event in parser.events_received():
-            if self._closing:
-                break
-            self._on_frame(cast(Frame, event))
+            frame = cast(Frame, event)
+            # The parser has answered pings already; a pong goes out where its ping stood among the messages.
+            if frame.opcode is Opcode.PING:
+                self._out.append(answers.pop(0))
+            elif not self._closing:
+                self._on_frame(frame)
         self._reading = False
-        # Pongs, and close frames that answer or end.
-        for piece in parser.data_to_send():
-            if piece:
-                self._out.append(piece)
+        self._out += [answer for answer in answers if answer]
         if self._out:
             self._flush_out()
         if parser.state is not OPEN:
@@ -184,15 +198,14 @@ class FrameProtocol(SocketWriter, asyncio.Protocol):
 
     def _end(self) -> None:
         """Send nothing more, and see that the connection goes."""
-        if self._closing:
-            return
         self._closing = True
         self.writable = False
         self._fragments = self._decoder = None
-        if self._parser.close_rcvd is not None or self._parser.parser_exc is not None:
-            # RFC 6455, section 7.1.1: the server closes the TCP connection first.
+        if self._parser.eof_sent:
+            # RFC 6455, section 7.1.1: the server closes the TCP connection first, once close frames went both ways.
             self.transport.close()
-        self._close_timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self.transport.abort)
+        if self._close_timer is None:
+            self._close_timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_S, self.transport.abort)
 
     def cut(self) -> None:
         """Drop the connection without a word."""
