@@ -15,6 +15,8 @@ class Limits:
     """Largest WebSocket message from a client, in bytes; beyond it the connection is closed with 1009."""
     channels_per_connection: int = 1000
     """Channels that one connection may read; beyond it the answer is too_many_channels."""
+    idle_s: float = 75.0
+    """Seconds that an HTTP request may take to arrive, and that a connection may be without one; then it is closed."""
     heartbeat_s: float = 25.0
     """Seconds between signs of life; a peer silent for 2.5 of them is cut with 4000."""
     sse_retry_ms: int = 1000

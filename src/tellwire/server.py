@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -159,6 +158,8 @@ class Server(uvicorn.Server):
             server.close()
         await self._node.drain()
         await super().shutdown(sockets)
+        # uvicorn would die of the signal now; a stop that was asked for is no failure.
+        self._captured_signals.clear()
 
 
 def make_node(settings: Settings) -> Node:
@@ -179,9 +180,7 @@ def make_server(settings: Settings, on_ready: Callable[[str], None] | None = Non
         make_app(node),
         host=server.host,
         port=server.port,
-        # HTTP/2 comes with TLS, as browsers want it; plain HTTP/1.1 goes over the protocol that doors can take over.
-        http="zttp" if has_tls else DirectHttpProtocol,
-        http2=has_tls,
+        http=_http_protocol(has_tls=has_tls),
         ws=DirectWebSocketProtocol,
         ws_max_size=settings.limits.frame_max_bytes,
         ws_per_message_deflate=settings.limits.deflate,
@@ -193,11 +192,20 @@ def make_server(settings: Settings, on_ready: Callable[[str], None] | None = Non
         proxy_headers=False,
         server_header=False,
         lifespan="on",
-        timeout_keep_alive=75,
+        timeout_keep_alive=settings.limits.idle_s,  # type: ignore[arg-type]  # a whole number says uvicorn; any will do
         timeout_graceful_shutdown=5,
         backlog=4096,
     )
     return Server(config, node, on_ready)
+
+
+def _http_protocol(*, has_tls: bool) -> type[asyncio.Protocol]:
+    """Return what speaks HTTP: with TLS HTTP/2 too, as browsers want it, and only then is its library loaded."""
+    if not has_tls:
+        return DirectHttpProtocol
+    from tellwire.transports.secure import SecureProtocol
+
+    return SecureProtocol
 
 
 def run(settings: Settings, on_ready: Callable[[str], None]) -> None:

@@ -1,8 +1,8 @@
 """The way past ASGI: uvicorn's protocols, taught to hand their transport to a door.
 
 An endpoint that finds one of these objects in ``scope["extensions"]`` may take the connection over: the flush then
-writes to the socket itself, and neither task nor queue is kept for the connection. Under any other server the extensions
-are missing and the same endpoints go through ``send()``.
+writes to the socket itself, and neither task nor queue is kept for the connection. Under any other server the
+extensions are missing and the same endpoints go through ``send()``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.server import ServerProtocol
 
+from tellwire.errors import BadRequest, TellwireError, TooLarge
 from tellwire.transports.frames import FrameParser
+from tellwire.transports.requests import problem
 
 RESPONSE = "tellwire.response"
 """Name of the extension that hands an HTTP response over."""
@@ -30,6 +32,9 @@ HELD_MAX_BYTES = 65_536
 
 _log = logging.getLogger("tellwire.websocket")
 _log.setLevel(logging.WARNING)  # the parser would note every connection that opens and closes
+
+HEAD_MAX_BYTES = 65_536
+"""Largest head of a request, its target and fields together; neither uvicorn nor its parser has a bound."""
 
 _DEFLATE = [ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)]
 
@@ -91,10 +96,20 @@ class DirectResponse:
 
 
 class DirectHttpProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.x protocol, with the extension."""
+    """uvicorn's HTTP/1.x protocol, with the extension, and with bounds on how much and how long a request is."""
 
     door: ResponseDoor | None = None
     _held: bytes = b""
+    _in_head = False
+    _arriving = False
+    _head_size = 0
+    _refusal: TellwireError | None = None
+    _is_broken = False
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         scope = cast(dict[str, Any], cycle.scope)
@@ -102,13 +117,79 @@ class DirectHttpProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def data_received(self, data: bytes) -> None:
-        if self.door is None:
-            super().data_received(data)
-        else:
+        if self._is_broken:
+            return
+        if self.door is not None:
             # The next request of the connection waits its turn (RFC 9112, section 9.3.2).
             self._held += data
             if len(self._held) > HELD_MAX_BYTES:
                 self.flow.pause_reading()
+            return
+        if self._in_head:
+            # A field that does not end is kept in the parser, and is not seen here before it does.
+            self._head_size += len(data)
+            if self._head_size > 2 * HEAD_MAX_BYTES:
+                self._refuse_head()
+                return
+        super().data_received(data)
+        self._watch()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = self._arriving = True
+        self._head_size = 0
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > HEAD_MAX_BYTES:
+            self._refusal = _head_too_large()
+            raise self._refusal
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._arriving = False
+        super().on_message_complete()
+
+    def _refuse_head(self) -> None:
+        self._refusal = _head_too_large()
+        self.send_400_response("")
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what the parser does not take, and close; requests that came whole before it are answered first."""
+        self._is_broken = True
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if self.pipeline or cycle.response_started:
+                self.transport.close()
+                return
+            if not cycle.more_body:
+                cycle.keep_alive = False
+                return
+        answer = problem(self._refusal or BadRequest("this is not HTTP as it is understood here"))
+        lines = [STATUS_LINE[answer.status]]
+        for name, value in [*self.server_state.default_headers, *answer.headers([(b"connection", b"close")])]:
+            lines += (name, b": ", value, b"\r\n")
+        self.transport.write(b"".join([*lines, b"\r\n", answer.body]))
+        self.transport.close()
+
+    def _watch(self) -> None:
+        """See that a request arrives whole, and that a connection without one goes, within the time config gives."""
+        cycle: RequestResponseCycle | None = self.cycle
+        is_idle = self.door is None and (cycle is None or cycle.response_complete)
+        if self._arriving or (is_idle and self.timeout_keep_alive_task is None):
+            if self._deadline is None and not self.transport.is_closing():
+                self._deadline = self.loop.call_later(self.config.timeout_keep_alive, self.transport.close)
+        else:
+            self._unwatch()
+
+    def _unwatch(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def handle_websocket_upgrade(self) -> None:
+        self._unwatch()
+        super().handle_websocket_upgrade()
 
     def release(self, *, keep_alive: bool) -> None:
         """Take the connection back from its door."""
@@ -132,6 +213,7 @@ class DirectHttpProtocol(HttpToolsProtocol):
             self.door.on_writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._unwatch()
         door, self.door = self.door, None
         if door is not None:
             door.on_gone()
@@ -141,6 +223,10 @@ class DirectHttpProtocol(HttpToolsProtocol):
         if self.door is not None:
             self.door.shutdown()
         super().shutdown()
+
+
+def _head_too_large() -> TooLarge:
+    return TooLarge(f"the head of a request, its target and fields, has at most {HEAD_MAX_BYTES} bytes")
 
 
 class WebSocketProtocol(Protocol):

@@ -85,7 +85,9 @@ class AsgiStreamDoor:
         self._node = node
         self._out: list[bytes] = []
         self._ends = False
+        self._is_dead = False
         self._wake = asyncio.Event()
+        self._serving: asyncio.Task[None] | None = None
 
     def write(self, batch: bytes) -> None:
         self._out.append(batch)
@@ -97,10 +99,15 @@ class AsgiStreamDoor:
             self._node.dismiss(self.subscriber)
             self.write(self.encoding.push(Closing(code, reason, reconnect_in_ms)))
             self._ends = True
+            if code is CloseCode.DEAD and self._serving is not None:
+                # The server waits for a socket that takes nothing; the way out is not to complete the response.
+                self._is_dead = True
+                self._serving.cancel()
 
     async def serve(self, receive: Receive, send: Send) -> None:
         """Send until the peer goes away or the stream is closed."""
         gone = asyncio.ensure_future(self._wait_for_end(receive))
+        self._serving = asyncio.current_task()
         assert self.subscriber is not None
         try:
             while True:
@@ -115,7 +122,11 @@ class AsgiStreamDoor:
                 self.writable = True
                 self.subscriber.silent_beats = 0
                 self.subscriber.advance()
+        except asyncio.CancelledError:
+            if not self._is_dead:
+                raise
         finally:
+            self._serving = None
             self._node.dismiss(self.subscriber)
             gone.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -86,6 +86,8 @@ class AsgiWebSocketDoor:
         self._out: deque[bytes] = deque()
         self._wake = asyncio.Event()
         self._close: tuple[CloseCode, str] | None = None
+        self._is_dead = False
+        self._serving: asyncio.Task[None] | None = None
         self._may_read = asyncio.Event()
         self._may_read.set()
         self._drained = asyncio.Event()
@@ -109,6 +111,10 @@ class AsgiWebSocketDoor:
             self.send(Closing(code, reason, reconnect_in_ms))
             self._close = (code, reason)
             self.writable = False
+            if code is CloseCode.DEAD and self._serving is not None:
+                # The server waits for a socket that takes nothing; the way out is to end without a word.
+                self._is_dead = True
+                self._serving.cancel()
 
     def pause_reading(self) -> None:
         self._may_read.clear()
@@ -119,9 +125,14 @@ class AsgiWebSocketDoor:
     async def serve(self) -> None:
         """Carry the connection until either side closes it."""
         reader = asyncio.ensure_future(self._read())
+        self._serving = asyncio.current_task()
         try:
             await self._write()
+        except asyncio.CancelledError:
+            if not self._is_dead:
+                raise
         finally:
+            self._serving = None
             self._conversation.end()
             reader.cancel()
             with contextlib.suppress(asyncio.CancelledError):
