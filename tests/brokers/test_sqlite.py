@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tellwire.brokers import make_broker as make_broker_of
 from tellwire.brokers.base import Broker
 from tellwire.brokers.sqlite import SqliteBroker
 from tellwire.errors import InvalidData, Unavailable
-from tellwire.message import Appended, Draft
+from tellwire.message import Appended, Draft, Message
 from tellwire.names import Namespaces
 from tellwire.testing.bounds import bounds
 from tellwire.testing.contract import DurableBrokerContract
@@ -262,3 +262,48 @@ async def test_sqlite_trims_a_history_that_was_made_shorter(tmp_path: Path) -> N
         assert (await read_to_head(broker, ["a"])).seqs == [place.seq for place in places]
     with closing(sqlite3.connect(path)) as connection:
         check_accounts(connection)
+
+
+@on_loop
+async def test_sqlite_goes_on_beside_a_loop_that_never_rests(tmp_path: Path) -> None:
+    loop = asyncio.get_running_loop()
+    turning = True
+
+    def turn() -> None:
+        sum(range(5000))
+        if turning:
+            loop.call_soon(turn)
+
+    async with opened(SqliteBroker(tmp_path / "log.db")) as (broker, feed):
+        turn()
+        try:
+            for _ in range(20):
+                await asyncio.gather(*(broker.append(Draft("a", b"1")) for _ in range(20)))
+                assert (await read_to_head(broker, ["a"])).messages == feed.messages
+        finally:
+            turning = False
+
+
+class _Broken(Collected):
+    def deliver(self, messages: Sequence[Message]) -> None:
+        super().deliver(messages)
+        raise ValueError("the feed is broken")
+
+
+@on_loop
+async def test_sqlite_acknowledges_what_is_in_the_log_though_the_feed_fails(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker, feed = SqliteBroker(tmp_path / "log.db"), _Broken()
+    await broker.open(feed)
+    places = await publish(broker, "a", 2)
+    assert feed.seqs == [place.seq for place in places]
+    assert "the feed of" in caplog.text
+    await broker.aclose()
+
+
+@on_loop
+async def test_sqlite_broker_is_opened_once(tmp_path: Path) -> None:
+    async with opened(SqliteBroker(tmp_path / "log.db")) as (broker, _):
+        with pytest.raises(Unavailable, match="opened before; make another one"):
+            await broker.open(Collected())
