@@ -43,10 +43,10 @@ def _now_ms() -> int:
 class _Breaths:
     """Lets other threads have the interpreter while the event loop is busy.
 
-    A thread that comes back from SQLite asks for the interpreter by force only after it has waited 5 ms undisturbed, and a
-    busy uvloop disturbs it more often: it gives the interpreter up between callbacks, and takes it back before the thread
-    is awake. Measured beside a loop with nothing but callbacks of 0.2 ms: a commit took up to 17 s. So while there is
-    work for the threads, a loop that takes all of its processor's time stands still for 0.5 ms in every 5.
+    A thread that comes back from SQLite asks for the interpreter by force only after it has waited 5 ms undisturbed,
+    and a busy uvloop disturbs it more often: it gives the interpreter up between callbacks, and takes it back before
+    the thread is awake. Measured beside a loop with nothing but callbacks of 0.2 ms: a commit took up to 17 s. So while
+    there is work for the threads, a loop that takes all of its processor's time stands still for 0.5 ms in every 5.
     """
 
     EVERY_S = 0.005
