@@ -81,6 +81,13 @@ CLOSE_MEANINGS: dict[CloseCode, str] = {
 }
 
 
+def comes_back(code: int) -> bool:
+    """Tell whether a client reconnects after a close code, known to it or not (spec, section 12.2)."""
+    if 4000 <= code <= 4999:
+        return code < 4500
+    return code not in (CloseCode.NORMAL, CloseCode.POLICY_VIOLATION)
+
+
 class TellwireError(Exception):
     """Root of every error of Tellwire's own; ``detail`` is a sentence for people."""
 

@@ -287,10 +287,10 @@ class Node:
         return await self.broker.read_back(self.wanted(channels, None), position, limit)
 
 
-def check_count(name: str, count: int) -> int:
+def check_count(name: str, count: int, least: int = 0) -> int:
     """Return a count that a client gave; raise BadRequest where it is out of range."""
-    if not 0 <= count <= LAST_MAX:
-        raise BadRequest(f"{name}={count} is out of range; it is between 0 and {LAST_MAX}")
+    if not least <= count <= LAST_MAX:
+        raise BadRequest(f"{name}={count} is out of range; it is between {least} and {LAST_MAX}")
     return count
 
 

@@ -73,7 +73,7 @@ class PollDoor:
 
     def _read_again(self, slice_: Slice | None, exc: BaseException | None) -> None:
         if slice_ is not None:
-            self.put(write_slice(slice_, self._gap or slice_.gap))
+            self.put(write_slice(slice_, self._gap or slice_.gap, skip=self.subscriber.session))
         else:
             self.put(problem(exc if isinstance(exc, TellwireError) else Internal("reading from the log failed")))
 
@@ -145,7 +145,7 @@ class PollEndpoint(Endpoint):
         query = Query(scope)
         channels = query.need_channels()
         limit = query.integer("limit")
-        limit = LIMIT if limit is None else check_count("limit", limit)
+        limit = LIMIT if limit is None else check_count("limit", limit, least=1)
         since, last = query.start(scope)
         before = query.text("before")
         if before is not None:
