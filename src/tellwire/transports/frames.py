@@ -22,8 +22,8 @@ from tellwire.transports.writer import SocketWriter
 CLOSE_TIMEOUT_S = 5.0
 """Seconds that a peer has to answer a close frame before the connection is cut."""
 
-FRAGMENTS_MAX = 10_000
-"""Frames that one message may come in: an empty fragment costs its sender nothing and would never end."""
+FRAGMENTS_MAX = 131_072
+"""Frames that one message may come in: empty ones add nothing to its size, and would never end."""
 
 _Utf8Decoder = getincrementaldecoder("utf-8")
 
@@ -45,14 +45,16 @@ class FrameProtocol(SocketWriter, asyncio.Protocol):
     """One WebSocket connection after its handshake; subclasses say what its messages mean."""
 
     __slots__ = (
-        "__weakref__", "_close_timer", "_closing", "_decoder", "_fragments", "_opcode", "_out", "_parser", "_paused",
+        "__weakref__", "_close_timer", "_closing", "_decoder", "_fragment_count",
+        "_fragments", "_opcode", "_out", "_parser", "_paused",
         "_reading",
     )  # fmt: skip
 
     def __init__(self, transport: asyncio.Transport, parser: ServerProtocol) -> None:
         super().__init__(transport)
         self._parser = parser
-        self._fragments: list[bytes] | None = None
+        self._fragments = bytearray()
+        self._fragment_count = 0
         self._decoder: object | None = None
         self._opcode = Opcode.TEXT
         self._out: list[bytes] = []
@@ -109,15 +111,13 @@ class FrameProtocol(SocketWriter, asyncio.Protocol):
                     self.on_message(payload, binary=opcode is Opcode.BINARY)
                 return
             self._opcode = opcode
-            self._fragments = []
+            self._fragment_count = 0
             self._decoder = _Utf8Decoder() if opcode is Opcode.TEXT else None
         elif opcode is not Opcode.CONT:
             return
         self._on_fragment(bytes(frame.data), last=frame.fin)
 
     def _on_fragment(self, payload: bytes, *, last: bool) -> None:
-        fragments = self._fragments
-        assert fragments is not None
         # RFC 6455, section 8.1: text that is not UTF-8 fails the connection; as soon as it is seen.
         if self._decoder is not None:
             try:
@@ -125,13 +125,14 @@ class FrameProtocol(SocketWriter, asyncio.Protocol):
             except UnicodeDecodeError:
                 self._not_utf8()
                 return
-        if len(fragments) >= FRAGMENTS_MAX:
+        self._fragment_count += 1
+        if self._fragment_count > FRAGMENTS_MAX:
             self.close_frames(CloseCode.MESSAGE_TOO_BIG, f"a message has at most {FRAGMENTS_MAX} fragments")
             return
-        fragments.append(payload)
+        self._fragments += payload
         if last:
-            self._fragments = self._decoder = None
-            self.on_message(b"".join(fragments), binary=self._opcode is Opcode.BINARY)
+            whole, self._fragments, self._decoder = bytes(self._fragments), bytearray(), None
+            self.on_message(whole, binary=self._opcode is Opcode.BINARY)
 
     def _not_utf8(self) -> None:
         self.close_frames(CloseCode.INVALID_DATA, "a text message is not UTF-8")
@@ -200,7 +201,7 @@ class FrameProtocol(SocketWriter, asyncio.Protocol):
         """Send nothing more, and see that the connection goes."""
         self._closing = True
         self.writable = False
-        self._fragments = self._decoder = None
+        self._fragments, self._decoder = bytearray(), None
         if self._parser.eof_sent:
             # RFC 6455, section 7.1.1: the server closes the TCP connection first, once close frames went both ways.
             self.transport.close()
