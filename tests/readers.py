@@ -21,6 +21,9 @@ class Reader(ABC):
     cursor: str
 
     @abstractmethod
+    def __init__(self, server: Address, *channels: str, **parameters: Any) -> None: ...
+
+    @abstractmethod
     def read(self) -> dict[str, Any]:
         """Read the next message, gap or closing push; raises Closed at the end."""
 

@@ -48,7 +48,12 @@ def run_uvicorn(settings: Settings) -> None:
     """Run the app under uvicorn as it comes, over h11."""
     listener = _listen()
     config = uvicorn.Config(
-        make_app(make_node(settings)), http="h11", ws="websockets-sansio", log_config=None, timeout_graceful_shutdown=5
+        make_app(make_node(settings)),
+        http="h11",
+        ws="websockets-sansio",
+        log_config=None,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=5,
     )
     uvicorn.Server(config).run(sockets=[listener])
 
@@ -60,6 +65,7 @@ def run_hypercorn(settings: Settings) -> None:
     config.bind = [f"fd://{listener.fileno()}"]
     config.certfile = settings.server.tls_cert
     config.keyfile = settings.server.tls_key
+    config.keep_alive_timeout = 75
     config.graceful_timeout = 1
     app = make_app(make_node(settings))
 

@@ -101,7 +101,8 @@ class Server:
         """Publish a list over HTTP; return the positions."""
         if self._publisher is None:
             self._publisher = Http(self)
-        answer = self._publisher.request("POST", "/v1/messages", body=json.dumps(messages).encode())
+        body = json.dumps(messages, ensure_ascii=False).encode()
+        answer = self._publisher.request("POST", "/v1/messages", body=body)
         assert answer.status == 200, answer
         items = answer.json()
         assert all("error" not in item for item in items), items

@@ -280,7 +280,7 @@ class WebSocket(Http):
         if self.waiting:
             return self.waiting.pop(0)
         while True:
-            push = self.decode(self.read_data())
+            push: dict[str, Any] = self.decode(self.read_data())
             if push["type"] != "heartbeat":
                 return push
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.readers import PUSHED, READERS, Reader, ShortPollReader, target
+from tests.readers import PUSHED, READERS, LongPollReader, Reader, ShortPollReader, target
 from tests.serving import Server
 from tests.wires import Http
 
@@ -160,8 +160,8 @@ def test_ephemeral_message_reaches_who_is_there(
     name, fields = (f"fleeting:{channel}", {}) if by == "namespace" else (channel, {"ephemeral": True})
     first = any_server.publish(channel, "log")
     with reader(any_server, name) as reading:
-        wire: Http = reading.wire  # type: ignore[attr-defined]
-        if reader is WAITING["longpoll"]:
+        if isinstance(reading, LongPollReader):
+            wire = reading.wire
             wire.send_request("GET", target("/v1/messages", (name,), {"since": reading.cursor, "wait": 30}))
             # Nobody is told that a poll waits: say it again until it has heard.
             while not select.select([wire.socket], [], [], 0.01)[0]:

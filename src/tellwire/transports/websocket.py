@@ -62,12 +62,15 @@ class WebSocketDoor(FrameProtocol):
 
     def close(self, code: CloseCode, reason: str, reconnect_in_ms: int | None = None) -> None:
         self._conversation.end()
-        if code is CloseCode.DEAD:
+        if code is CloseCode.DEAD and not self.writable:
             # It would not hear a word; what waits for it is let go of at once.
             self.cut()
             return
         self.send(Closing(code, reason, reconnect_in_ms))
         self.close_frames(code, reason)
+        if code is CloseCode.DEAD:
+            # Whoever does not answer a Ping does not answer this either.
+            self.cut()
 
     def shutdown(self) -> None:
         self.close(CloseCode.GOING_AWAY, "the server stops")

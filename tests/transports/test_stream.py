@@ -1,0 +1,82 @@
+"""The NDJSON door, line by line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.readers import LineReader, target
+from tests.serving import Server
+from tests.wires import Closed, Http
+
+
+def read_line(wire: Http) -> Any:
+    """Read a line that is sent by itself."""
+    piece = wire.read_piece()
+    assert piece.endswith(b"\n")
+    assert piece.count(b"\n") == 1
+    return json.loads(piece) if piece != b"\n" else None
+
+
+def test_stream_opens_with_connected_and_goes_on_with_pushes(any_server: Server, channel: str) -> None:
+    start = any_server.publish(channel, 0)
+    with Http(any_server) as wire:
+        wire.send_request("GET", target("/v1/stream", (channel,), {"session": "mine"}))
+        status, headers = wire.read_head()
+        assert status == 200
+        assert headers["content-type"] == "application/x-ndjson"
+        assert "no-store" in headers["cache-control"]
+        connected = read_line(wire)
+        assert connected["type"] == "connected"
+        assert connected["session"] == "mine"
+        assert connected["cursor"] == start
+        assert connected["epoch"] == start.split(".")[0]
+        any_server.publish(channel, {"text": "a\nb"}, event="made")
+        message = read_line(wire)
+        assert (message["type"], message["event"], message["data"]) == ("message", "made", {"text": "a\nb"})
+
+
+def test_gap_is_a_line(any_server: Server, channel: str) -> None:
+    name = f"short:{channel}"
+    positions = any_server.publish_all([{"channel": name, "data": number} for number in range(9)])
+    with LineReader(any_server, name, since=positions[0]) as reader:
+        assert reader.read() == {
+            "type": "gap",
+            "from": positions[0],
+            "to": positions[3],
+            "reason": "trimmed",
+            "channels": [name],
+        }
+
+
+def test_quiet_stream_gets_empty_lines(start_server: Callable[..., Server], channel: str) -> None:
+    server = start_server(limits={"heartbeat_s": 0.05})
+    with Http(server) as wire:
+        wire.send_request("GET", target("/v1/stream", (channel,), {}))
+        wire.read_head()
+        assert read_line(wire)["heartbeat_ms"] == 50
+        assert read_line(wire) is None
+        assert read_line(wire) is None
+
+
+def test_stream_says_that_it_closes(start_server: Callable[..., Server], channel: str) -> None:
+    server = start_server()
+    with LineReader(server, channel) as reader:
+        server.publish(channel, 1)
+        assert reader.read_data(1) == [1]
+        server.terminate()
+        closing = reader.read()
+        assert closing["type"] == "closing"
+        assert closing["code"] == 1012
+        with pytest.raises(Closed):
+            reader.read()
+
+
+def test_head_request_has_no_stream(any_server: Server, channel: str) -> None:
+    with Http(any_server) as http:
+        answer = http.request("HEAD", target("/v1/stream", (channel,), {}))
+        assert (answer.status, answer.headers["content-type"]) == (200, "application/x-ndjson")
+        assert http.get("/healthz").status == 200
