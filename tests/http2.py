@@ -71,6 +71,11 @@ class Http2(Connection):
             self.pump()
         return bytes(self.bodies[stream])
 
+    def wait_reset(self, stream: int) -> None:
+        """Read until the server has reset a stream."""
+        while stream not in self.reset:
+            self.pump()
+
     def pump(self) -> None:
         """Read once, and take in what came."""
         if not self._buffer:

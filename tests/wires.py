@@ -45,7 +45,11 @@ class Connection:
         if receive_buffer is not None:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         raw.settimeout(WATCHDOG_S)
-        raw.connect(("127.0.0.1", server.port))
+        try:
+            raw.connect(("127.0.0.1", server.port))
+        except OSError:
+            raw.close()
+            raise
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = raw if context is None else context.wrap_socket(raw, server_hostname="localhost")
         self.host = f"127.0.0.1:{server.port}"
@@ -256,7 +260,9 @@ class WebSocket(Http):
         self.send_request("GET", "/v1/ws", headers=[*handshake_fields(packed=packed, deflate=deflate), *headers])
         status, self.headers = self.read_head()
         if status != 101:
-            raise Refused(Response(status, self.headers, self.read_exactly(int(self.headers["content-length"]))))
+            response = Response(status, self.headers, self.read_exactly(int(self.headers.get("content-length", 0))))
+            self.close()
+            raise Refused(response)
 
     def say(self, **command: Any) -> None:
         """Send a command."""

@@ -1,0 +1,191 @@
+"""What TLS brings: HTTP/2 with its windows, and HTTP/1.1 and WebSocket as without it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tellwire.protocol.sse import EventParser
+from tests.http2 import Http2
+from tests.readers import target
+from tests.serving import SHARED, Certificate, Server
+from tests.wires import Http, WebSocket
+
+BATCH = 12
+"""Messages of 1,000 bytes that fit into one DATA frame."""
+
+
+@pytest.fixture(scope="module", params=["direct", "hypercorn"])
+def secure_server(request: pytest.FixtureRequest, certificate: Certificate) -> Iterator[Server]:
+    """Our own server and a foreign one, with TLS."""
+    server = Server(request.param, **{**SHARED, "server": certificate.settings})
+    yield server
+    server.close()
+
+
+def publish(wire: Http2, channel: str, *values: Any) -> None:
+    """Publish over HTTP/2."""
+    body = json.dumps([{"channel": channel, "data": value} for value in values]).encode()
+    stream = wire.start("POST", "/v1/messages", body=body)
+    answers = json.loads(wire.finish(stream))
+    assert wire.statuses[stream] == 200
+    assert all(answer["position"] for answer in answers), answers
+
+
+def test_many_event_streams_share_a_connection(secure_server: Server, certificate: Certificate, channel: str) -> None:
+    with Http2(secure_server, certificate.client_context("h2")) as wire:
+        streams = [wire.start("GET", target("/v1/events", (f"{channel}-{n}",), {})) for n in range(20)]
+        for stream in streams:
+            wire.wait_for(stream, b"id: ")
+            assert wire.statuses[stream] == 200
+        for number, stream in enumerate(streams):
+            publish(wire, f"{channel}-{number}", number)
+            wire.wait_for(stream, b"data: %d\n\n" % number)
+        publish(wire, f"{channel}-0", "again")
+        wire.wait_for(streams[0], b'data: "again"\n\n')
+        wire.cancel(streams[0])
+        publish(wire, f"{channel}-1", "still")
+        wire.wait_for(streams[1], b'data: "still"\n\n')
+
+
+def test_polls_and_streams_of_lines_go_over_http2(
+    secure_server: Server, certificate: Certificate, channel: str
+) -> None:
+    with Http2(secure_server, certificate.client_context("h2")) as wire:
+        lines = wire.start("GET", target("/v1/stream", (channel,), {}))
+        connected = json.loads(wire.wait_for(lines, b"\n"))
+        poll = wire.start("GET", target("/v1/messages", (channel,), {"since": connected["cursor"], "wait": 30}))
+        publish(wire, channel, 1)
+        assert json.loads(wire.finish(poll))["messages"][0]["data"] == 1
+        wire.wait_for(lines, b'"data":1')
+        refused = wire.start("GET", "/v1/messages")
+        assert json.loads(wire.finish(refused))["code"] == "bad_request"
+        assert wire.statuses[refused] == 400
+
+
+def test_httpx_reads_events_over_http2(secure_server: Server, certificate: Certificate, channel: str) -> None:
+    base = f"https://127.0.0.1:{secure_server.port}"
+    with (
+        httpx.Client(http2=True, verify=certificate.client_context(), base_url=base, timeout=60) as client,
+        client.stream("GET", "/v1/events", params={"channel": channel}) as response,
+    ):
+        assert response.http_version == "HTTP/2"
+        parser = EventParser()
+        events = []
+        for chunk in response.iter_bytes():
+            events += parser.feed(chunk)
+            if len(events) == 3:
+                break
+            if parser.last_event_id and not events:
+                messages = [{"channel": channel, "data": number} for number in range(3)]
+                assert client.post("/v1/messages", json=messages).status_code == 200
+        assert [event.data for event in events] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("protocols", [("http/1.1",), ()])
+def test_http_1_1_goes_over_tls_too(
+    secure_server: Server, certificate: Certificate, channel: str, protocols: tuple[str, ...]
+) -> None:
+    context = certificate.client_context(*protocols)
+    with Http(secure_server, context=context) as reader, Http(secure_server, context=context) as http:
+        reader.send_request("GET", target("/v1/events", (channel,), {}))
+        reader.read_until(b"id: ")
+        assert http.post("/v1/messages", {"channel": channel, "data": "x" * 60_000}).status == 200
+        reader.read_until(b"x" * 60_000)
+        assert http.get("/healthz").status == 200
+
+
+def test_websocket_goes_over_tls(secure_server: Server, certificate: Certificate, channel: str) -> None:
+    with WebSocket(secure_server, context=certificate.client_context("http/1.1")) as wire:
+        assert wire.ask(type="subscribe", channel=channel)["type"] == "subscribed"
+        wire.ask(type="publish", channel=channel, data="x" * 60_000)
+        assert wire.read()["data"] == "x" * 60_000
+
+
+def test_stalled_http2_reader_costs_its_window_and_no_more(
+    start_server: Callable[..., Server], certificate: Certificate, channel: str
+) -> None:
+    server = start_server(
+        server=certificate.settings,
+        limits={"tail_max_bytes": 200_000},
+        namespaces=[{"history_messages": 100}],
+    )
+    with Http2(server, certificate.client_context("h2")) as wire:
+        stalled = wire.start("GET", target("/v1/stream", (channel,), {}))
+        wire.wait_for(stalled, b"\n")
+        wire.stall(stalled)
+        other = wire.start("GET", target("/v1/stream", (channel,), {}))
+        wire.wait_for(other, b"\n")
+        for number in range(200):
+            publish(wire, channel, *(f"{number} " + "x" * 990 for _ in range(BATCH)))
+        before = server.rss
+        for number in range(200, 1800):
+            publish(wire, channel, *(f"{number} " + "x" * 990 for _ in range(BATCH)))
+        # 19 MB were published, and each of them is kept nowhere.
+        assert server.rss - before < 6_000_000
+        publish(wire, channel, "end")
+        wire.wait_for(other, b'"end"')
+        assert b'"end"' not in wire.bodies[stalled]
+        wire.resume(stalled)
+        body = wire.wait_for(stalled, b'"end"')
+        pushes = [json.loads(line) for line in body.split(b"\n")[1:-1]]
+        assert [push["reason"] for push in pushes if push["type"] == "gap"] == ["slow"]
+        seqs = [push["seq"] for push in pushes if push["type"] == "message"]
+        assert seqs == sorted(set(seqs))
+        assert len(seqs) > 100
+
+
+def test_http2_stream_that_takes_nothing_is_reset(
+    start_server: Callable[..., Server], certificate: Certificate, channel: str
+) -> None:
+    server = start_server(server=certificate.settings, limits={"heartbeat_s": 0.05})
+    with Http2(server, certificate.client_context("h2")) as wire:
+        stalled = wire.start("GET", target("/v1/stream", (channel,), {}))
+        wire.wait_for(stalled, b"\n")
+        wire.stall(stalled)
+        for _ in range(20):
+            publish(wire, channel, *("x" * 1000 for _ in range(BATCH)))
+        wire.wait_reset(stalled)
+        publish(wire, channel, "the connection goes on")
+
+
+def test_stalled_reader_over_tls_costs_its_buffers_and_no_more(
+    start_server: Callable[..., Server], certificate: Certificate, channel: str
+) -> None:
+    server = start_server(
+        server=certificate.settings,
+        limits={"tail_max_bytes": 200_000},
+        namespaces=[{"history_messages": 100}],
+    )
+    context = certificate.client_context("http/1.1")
+    with Http(server, context=context, receive_buffer=4096) as stalled, Http(server, context=context) as http:
+        stalled.send_request("GET", target("/v1/stream", (channel,), {}))
+        stalled.read_until(b"\n")
+        batch = [{"channel": channel, "data": "x" * 1000}] * 100
+        for _ in range(60):
+            assert http.post("/v1/messages", batch).status == 200
+        before = server.rss
+        for _ in range(240):
+            assert http.post("/v1/messages", batch).status == 200
+        assert server.rss - before < 6_000_000
+        assert http.post("/v1/messages", {"channel": channel, "data": "end"}).status == 200
+        stalled.read_until(b'"type":"gap"')
+        stalled.read_until(b'"end"')
+
+
+def test_open_http2_streams_are_ended_when_the_server_stops(
+    start_server: Callable[..., Server], certificate: Certificate, channel: str
+) -> None:
+    server = start_server(server=certificate.settings)
+    with Http2(server, certificate.client_context("h2")) as wire:
+        stream = wire.start("GET", target("/v1/stream", (channel,), {}))
+        wire.wait_for(stream, b"\n")
+        server.terminate()
+        body = wire.finish(stream)
+        closing = json.loads(body.splitlines()[-1])
+        assert (closing["type"], closing["code"]) == ("closing", 1012)
+    assert server.wait() == 0
