@@ -176,21 +176,17 @@ class Hub:
         previous: int,
     ) -> None:
         skips = {entry.message.skip for entry in entries if entry.message.skip}
-        batch: Batch = None
+        whole: Batch = encoding.join([entry.frame(encoding) for entry in entries])
+        # The one loop that runs for every delivery: nothing else belongs into it.
         for subscriber in subscribers:
-            if not subscriber.live:
-                continue
-            door = subscriber.door
-            if not door.writable:
-                subscriber.fall_behind(previous, tails)
-            elif skips and subscriber.session in skips:
-                wanted = [entry.frame(encoding) for entry in entries if entry.message.skip != subscriber.session]
-                if wanted:
+            if subscriber.live:
+                door = subscriber.door
+                if not door.writable:
+                    subscriber.fall_behind(previous, tails)
+                elif not skips or subscriber.session not in skips:
+                    door.write(whole)
+                elif wanted := [e.frame(encoding) for e in entries if e.message.skip != subscriber.session]:
                     door.write(encoding.join(wanted))
-            else:
-                if batch is None:
-                    batch = encoding.join([entry.frame(encoding) for entry in entries])
-                door.write(batch)
 
     def bite(self, names: Collection[str], after: int, until: int, limit_bytes: int) -> tuple[list[Entry], int] | None:
         """Take entries between two places from the tails, and say how far they reach; None where they do not go back."""

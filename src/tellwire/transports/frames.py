@@ -46,7 +46,7 @@ class FrameProtocol(SocketWriter, asyncio.Protocol):
 
     __slots__ = (
         "__weakref__", "_close_timer", "_closing", "_decoder", "_fragment_count",
-        "_fragments", "_opcode", "_out", "_parser", "_paused",
+        "_fragments", "_opcode", "_parser", "_paused",
         "_reading",
     )  # fmt: skip
 
@@ -57,7 +57,6 @@ class FrameProtocol(SocketWriter, asyncio.Protocol):
         self._fragment_count = 0
         self._decoder: object | None = None
         self._opcode = Opcode.TEXT
-        self._out: list[bytes] = []
         self._reading = False
         self._paused = 0  # reasons not to read: 1 whoever takes the messages, 2 a peer that does not read
         self._closing = False
@@ -163,14 +162,6 @@ class FrameProtocol(SocketWriter, asyncio.Protocol):
 
     # To the transport
 
-    def write(self, batch: bytes) -> None:
-        if self._out:
-            # What was said before comes first.
-            self._out.append(batch)
-            self._flush_out()
-        else:
-            super().write(batch)
-
     def write_soon(self, frame: bytes) -> None:
         """Send a frame together with the others of this turn of the loop."""
         if self._closing:
@@ -180,10 +171,8 @@ class FrameProtocol(SocketWriter, asyncio.Protocol):
         self._out.append(frame)
 
     def _flush_out(self) -> None:
-        out = self._out
-        if out:
-            self._out = []
-            super().write(out[0] if len(out) == 1 else b"".join(out))
+        if self._out:
+            self.write(self._out.pop())
             if self.is_overfull:
                 self._pause(2)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 
+_write = os.write
+
 KEPT_MAX_BYTES = 256 * 1024
 """What may wait in the transport's buffer before no more commands are read from a peer that does not read its answers."""
 
@@ -16,25 +18,31 @@ class SocketWriter:
     makes the same system call. What the socket does not take goes to the transport, which then says when it is through.
     """
 
-    __slots__ = ("_fd", "transport", "writable")
+    __slots__ = ("_fd", "_out", "transport", "writable")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self.transport = transport
         self.writable = True
+        self._out: list[bytes] = []  # what goes out at the end of this turn of the loop, or before anything else
         # Over TLS the bytes on the socket are not ours to make. The descriptor stays open until after the protocol's
         # connection_lost, which clears it here, so that it is never another connection's.
         sock = transport.get_extra_info("socket")
         has_tls = transport.get_extra_info("sslcontext") is not None
         self._fd = -1 if has_tls or sock is None or os.name != "posix" else sock.fileno()
-        transport.set_write_buffer_limits(high=0)
+        # TLS transports take "high" for full, others what is above it: 0 would there be full when it is empty.
+        transport.set_write_buffer_limits(high=1 if has_tls else 0)
 
     def write(self, batch: bytes) -> None:
         """Send bytes; clears ``writable`` where the socket did not take them all."""
+        if self._out:
+            self._out.append(batch)
+            batch = b"".join(self._out)
+            self._out = []
         if not self.writable or self._fd < 0:
             self.transport.write(batch)
             return
         try:
-            taken = os.write(self._fd, batch)
+            taken = _write(self._fd, batch)
         except BlockingIOError:
             taken = 0
         except OSError:
