@@ -279,8 +279,10 @@ class Hub:
         if isinstance(since, int):
             return Position(self.epoch, since)
         assert isinstance(since, Cursor)
-        # This log has one shard; a cursor with more components is of another log, and answered with a gap.
-        return since.parts[0] if len(since.parts) == 1 else Position("", 0)
+        # This log has one shard. A cursor with more components is of another log: all but its end is then taken for an
+        # epoch that none has, so that it is answered with a gap that names it as it was.
+        epoch, _, seq = str(since).rpartition(".")
+        return Position(epoch, int(seq))
 
     def join(self, subscriber: Subscriber, placement: Placement) -> None:
         """Begin the reading: send what `place` has read on the way, then catch up and go live."""
