@@ -177,9 +177,32 @@ async def test_sqlite_append_that_fails_leaves_nothing_behind(tmp_path: Path) ->
             another.execute("ROLLBACK")
         retried = await broker.append(Draft("a", b"1", id="x", expect=first))
         assert retried.duplicate is False
-        assert placed(retried).seq > first.seq
+        assert placed(retried).seq > first.seq + 1, "the places of what failed are not given again"
         assert (await read_to_head(broker, ["a", "new"])).messages == feed.messages
         assert len(feed.messages) == 2
+
+
+@on_loop
+async def test_sqlite_append_that_fails_halfway_is_undone(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    async with opened(SqliteBroker(path)) as (broker, feed):
+        await publish(broker, "a")
+        with closing(sqlite3.connect(path)) as another:
+            # Messages are in by then, and channels are not.
+            another.execute(
+                "CREATE TRIGGER broken BEFORE INSERT ON channels WHEN NEW.name = 'b' "
+                "BEGIN SELECT RAISE(ABORT, 'no b'); END"
+            )
+        drafts = [Draft(channel, b"1", id=channel) for channel in "abc"]
+        answers = await asyncio.gather(*map(broker.append, drafts), return_exceptions=True)
+        assert ["no b" in str(answer) for answer in answers] == [True] * 3
+        with closing(sqlite3.connect(path)) as another:
+            another.execute("DROP TRIGGER broken")
+        assert not any(answer.duplicate for answer in await asyncio.gather(*map(broker.append, drafts)))
+        assert (await read_to_head(broker, ["a", "b", "c"])).messages == feed.messages
+        assert [message.channel for message in feed.messages] == list("aabc")
+    with closing(sqlite3.connect(path)) as connection:
+        check_accounts(connection)
 
 
 @on_loop

@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
-from tellwire.message import Gap, Position
+import asyncio
+from typing import NamedTuple
+
+from tellwire.message import Draft, Gap, Position
 from tellwire.names import Namespace, Namespaces
-from tellwire.testing.harness import Clock, MakeBroker, on_loop, opened, publish, read_to_head
+from tellwire.tasks import Tasks
+from tellwire.testing.harness import Clock, MakeBroker, Opened, on_loop, opened, publish, read_to_head
 
 
 def bounds(messages: int = 1000, age_s: float = 86_400.0, size: int = 1 << 26, name: str = "default") -> Namespace:
     """Make a namespace of these bounds."""
     return Namespace(name, history_messages=messages, history_age_s=age_s, history_bytes=size)
+
+
+class Had(NamedTuple):
+    """What a reader was given, what it was told of, and how far it came."""
+
+    seqs: list[int]
+    gaps: list[Gap]
+    position: Position
+
+
+async def _read_behind(node: Opened, channels: str, pages: int) -> Had:
+    """Read page after page of a log that is written faster than that."""
+    broker, _ = node
+    had: list[int] = []
+    gaps: list[Gap] = []
+    position = Position(broker.head.epoch, 0)
+    for _ in range(pages):
+        read = await broker.read(list(channels), position, 65_536, 3)
+        position = read.position
+        had += [message.seq for message in read.messages]
+        if read.gap is not None:
+            gaps.append(read.gap)
+            assert Position.parse(read.gap.to) <= broker.head, (
+                "a gap ends at the head at most: the feed brings the rest"
+            )
+        await asyncio.sleep(0)
+    return Had(had, gaps, position)
 
 
 class BoundsContract:
@@ -68,7 +99,9 @@ class BoundsContract:
             assert read.gap == Gap(str(old[0]), str(old[2]), "trimmed", ("a",))
             assert (await broker.read(["a"], old[2], 65_536)).gap is None
             assert len((await broker.read_back(["a"], None, 100)).messages) == 2
-            clock.advance(60)
+            clock.advance(29.999)
+            assert (await read_to_head(broker, ["a"])).seqs == [place.seq for place in young]
+            clock.advance(0.001)
             read = await broker.read(["a", "b"], old[0], 65_536)
             assert read.messages == []
             assert read.position == broker.head
@@ -120,6 +153,29 @@ class BoundsContract:
             assert [message.channel for message in kept.messages] == channels[-len(kept.messages) :]
             (gap,) = kept.gaps
             assert set(channels[: -len(kept.messages)]) <= set(gap.channels)
+
+    @on_loop
+    async def test_trim_while_others_read_is_told(self, make_broker: MakeBroker) -> None:
+        async with opened(make_broker(Namespaces([bounds(messages=7)])), *"abc") as node:
+            broker, feed = node
+            tasks = Tasks()
+            readers = [asyncio.create_task(_read_behind(node, channels, 60)) for channels in ("a", "ab", "abc")]
+            while not all(reader.done() for reader in readers):
+                for number in range(30):
+                    tasks.start(broker.append(Draft("aabac"[number % 5], b"1")))
+                await publish(broker, "a")
+                await asyncio.sleep(0)  # a log in memory never waits
+            for channels, reader in zip(("a", "ab", "abc"), readers, strict=True):
+                had, gaps, position = await reader
+                assert had == sorted(set(had))
+                for message in feed.messages:
+                    if message.channel in channels and message.seq <= position.seq and message.seq not in had:
+                        place = Position(position.epoch, message.seq)
+                        assert any(
+                            message.channel in gap.channels
+                            and Position.parse(gap.from_) < place <= Position.parse(gap.to)
+                            for gap in gaps
+                        ), f"{message.seq} is missing, and nobody was told"
 
     @on_loop
     async def test_trim_of_one_namespace_spares_another(self, make_broker: MakeBroker) -> None:
