@@ -78,7 +78,6 @@ class Runner:
         self._port = port
         self._environment = {
             **os.environ,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "TELLWIRE_URL": f"http://127.0.0.1:{port}",
         }
         self._shell = self._start(["bash"])
@@ -94,12 +93,13 @@ class Runner:
     def run(self, example: Example) -> str:
         """Run one example; return what it wrote, as far as its page shows."""
         text = example.text.replace("127.0.0.1:8000", f"127.0.0.1:{self._port}")
+        text = text.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
         if example.kind == "python":
             done = subprocess.run(
                 [sys.executable, "-c", text], env=self._environment, capture_output=True, text=True, check=False
             )
             return done.stdout + done.stderr
-        if example.kind == "background" or re.search(r"\bcurl\b.* -N\b|\btellwire (sub|tail)\b", text):
+        if example.kind == "background" or re.search(r"\bcurl\b.* -N\b|/tellwire (sub|tail)\b", text):
             process = self._start(["bash", "-c", f"exec {text}"])
             wanted = example.output.count("\n")
             if example.kind == "background":
