@@ -1,0 +1,146 @@
+"""Following channels over NDJSON, across drops: the cursor goes along, so nothing is missed and nothing repeated."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+BACKOFF_FIRST_S = 1.0
+BACKOFF_MAX_S = 60.0
+JITTER_S = 0.5
+"""1, 2, 4, 8, 16 ... at most 60 s, plus up to 500 ms at random, so that a thousand clients do not return together."""
+
+DEAD_AFTER = 2.5
+"""Heartbeats that may be missed before a silent server is taken for dead."""
+
+CONNECT_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something that whoever reads should know; after a fatal one nothing more comes."""
+
+    text: str
+    fatal: bool = False
+
+
+class _Dropped(Exception):
+    """The stream ended; ``wait_s`` is when the server wants its client back, None where it did not say."""
+
+    def __init__(self, why: str, wait_s: float | None = None) -> None:
+        super().__init__(why)
+        self.wait_s = wait_s
+
+
+def backoff_s(attempt: int) -> float:
+    """Return how long to wait before another attempt, the first being 0."""
+    return float(min(BACKOFF_FIRST_S * 2 ** min(attempt, 10), BACKOFF_MAX_S) + random.uniform(0, JITTER_S))
+
+
+def follow(
+    url: str,
+    channels: tuple[str, ...],
+    *,
+    since: str | None = None,
+    last: int | None = None,
+    verify: bool = True,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[dict[str, Any] | Notice]:
+    """Yield the messages of channels for ever, and notices of drops and gaps between them.
+
+    Wrong requests (4xx) end it with a fatal notice; everything else is tried again.
+    """
+    attempt = 0
+    cursor = since
+    while True:
+        query: dict[str, Any] = {"channel": channels}
+        if cursor is not None:
+            query["since"] = cursor
+        elif last is not None:
+            query["last"] = last
+        try:
+            with httpx.Client(base_url=url, timeout=CONNECT_TIMEOUT_S, verify=verify) as client:
+                for push in _stream(client, query):
+                    kind = push["type"]
+                    if kind == "connected":
+                        if attempt:
+                            yield Notice(f"connected again, going on from {cursor}")
+                        attempt = 0
+                        epoch, cursor = push["epoch"], push["cursor"]
+                    elif kind == "message":
+                        if "seq" in push:
+                            cursor = f"{epoch}.{push['seq']}"
+                        yield push
+                    elif kind == "gap":
+                        yield Notice(
+                            f"gap ({push['reason']}): between {push['from']} and {push['to']} messages of "
+                            f"{', '.join(push['channels'])} may be missing"
+                        )
+                        if push["reason"] == "epoch":
+                            epoch, cursor = push["to"].partition(".")[0], push["to"]
+                    elif kind == "closing":
+                        wait_ms = push.get("reconnect_in_ms")
+                        raise _Dropped(push["reason"], None if wait_ms is None else wait_ms / 1000)
+            raise _Dropped("the stream ended")
+        except _Refused as exc:
+            yield Notice(str(exc), fatal=True)
+            return
+        except (_Dropped, httpx.HTTPError, OSError) as exc:
+            wait_s = exc.wait_s if isinstance(exc, _Dropped) else None
+            if wait_s is None or attempt:
+                # What the server asked for counts once: if it is not back by then, the backoff does.
+                wait_s = backoff_s(attempt)
+            attempt += 1
+            yield Notice(f"{_why(exc)}; connecting again in {wait_s:.1f} s")
+            sleep(wait_s)
+
+
+class _Refused(Exception):
+    """The server will not answer this request, however often it is asked."""
+
+
+def _why(exc: Exception) -> str:
+    if isinstance(exc, httpx.ReadTimeout):
+        return "the server has fallen silent"
+    return str(exc) or type(exc).__name__
+
+
+def _lines(response: httpx.Response) -> Iterator[bytes]:
+    """Yield the lines of a body: only LF ends one, while httpx's own would also end them at U+2028 within a string."""
+    rest = b""
+    for chunk in response.iter_bytes():
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
+
+
+def _stream(client: httpx.Client, query: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    timeout = httpx.Timeout(CONNECT_TIMEOUT_S)
+    request = client.build_request("GET", "/v1/stream", params=query)
+    # The read timeout is looked up anew for every read: once the server has said how often its heart beats, silence is
+    # measured by that.
+    request.extensions["timeout"] = limits = timeout.as_dict()
+    response = client.send(request, stream=True)
+    try:
+        if not response.is_success:
+            response.read()
+            try:
+                detail = str(response.json()["detail"])
+            except (ValueError, KeyError, TypeError):
+                detail = f"the server answered {response.status_code} {response.reason_phrase}"
+            if response.status_code < 500 and response.status_code != 429:
+                raise _Refused(detail)
+            raise _Dropped(detail)
+        for line in _lines(response):
+            if line:
+                push: dict[str, Any] = json.loads(line)
+                if push["type"] == "connected":
+                    limits["read"] = push["heartbeat_ms"] / 1000 * DEAD_AFTER
+                yield push
+    finally:
+        response.close()

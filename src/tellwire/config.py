@@ -1,0 +1,380 @@
+"""Settings: one frozen dataclass per room, read from flags, the environment and a TOML file.
+
+A flag wins over the environment, the environment over the file, the file over the default. The dataclasses are the
+one source: the flags of ``tellwire serve``, the ``TELLWIRE_*`` names, the tables of the file and the page
+docs/reference/settings.md are all made from their fields and the docstrings under them.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import ipaddress
+import math
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
+
+import msgspec
+
+from tellwire.brokers import BROKERS
+from tellwire.errors import TellwireError
+from tellwire.limits import Limits
+from tellwire.names import Namespace
+from tellwire.toml_lines import TomlFile, TomlSyntaxError
+
+NUMBER_MAX = 2**53
+"""Largest number that any setting takes; more could not be written as a JSON number."""
+
+
+class InvalidSetting(TellwireError):
+    """A setting that cannot be used; ``where`` is a flag, an environment variable or ``file:line``."""
+
+    def __init__(self, where: str, detail: str) -> None:
+        super().__init__(detail)
+        self.where = where
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.detail}"
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where the server listens, whom it lets in, and where its logs live."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Any but a loopback address needs `open`."""
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8000
+    """TCP port to listen on; 0 takes a free one."""
+    open: bool = False
+    """Let everybody publish and subscribe, also from other machines."""
+    origins: tuple[str, ...] = ()
+    """Origins of pages that may connect besides the server's own, such as https://example.org."""
+    broker: str = "memory://"
+    """Where messages are kept: memory:// forgets them with the process, sqlite:///path keeps them in a file."""
+    tls_cert: str | None = None
+    """PEM file with the certificate, and those above it; TLS and HTTP/2 are on where it is given."""
+    tls_key: str | None = None
+    """PEM file with the certificate's private key."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severity that is logged, on standard error."""
+    log_format: Literal["text", "json"] = "text"
+    """Log lines for people, or one JSON object per line."""
+
+    @property
+    def is_on_loopback(self) -> bool:
+        """Whether only programs on this machine can reach the server."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that `tellwire.server.run` needs to know."""
+
+    server: Server = field(default_factory=Server)
+    limits: Limits = field(default_factory=Limits)
+    namespaces: tuple[Namespace, ...] = (Namespace(),)
+
+
+class Setting(NamedTuple):
+    """One field of one room, with the names it goes by."""
+
+    room: str
+    key: str
+    type: Any
+    default: Any
+    doc: str
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.key.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return "TELLWIRE_" + self.key.upper()
+
+
+class _Given(NamedTuple):
+    """A value somebody gave, and where; ``text`` where it still has to be read as the field's type."""
+
+    value: object
+    where: str
+    text: bool
+
+
+_ROOMS: dict[str, type] = {"server": Server, "limits": Limits}
+_CLIENT_VARIABLES = frozenset({"TELLWIRE_URL", "TELLWIRE_CONFIG"})
+# Kubernetes puts these into every container beside a Service that is called "tellwire".
+_SERVICE_LINK = re.compile(r"TELLWIRE_(SERVICE_(HOST|PORT)\w*|PORT_\d+_\w+)")
+
+
+@cache
+def room_settings(room: type, name: str) -> tuple[Setting, ...]:
+    """Return the settings of a dataclass, in the order of its fields."""
+    hints = get_type_hints(room, include_extras=True)
+    docs = _attribute_docs(room)
+    return tuple(
+        Setting(name, f.name, hints[f.name], f.default if f.default is not MISSING else None, docs.get(f.name, ""))
+        for f in fields(room)
+    )
+
+
+def settings() -> tuple[Setting, ...]:
+    """Return every setting that has a flag and an environment variable of its own."""
+    return tuple(setting for name, room in _ROOMS.items() for setting in room_settings(room, name))
+
+
+def namespace_settings() -> tuple[Setting, ...]:
+    """Return what can be set for each namespace."""
+    return tuple(setting for setting in room_settings(Namespace, "namespaces") if setting.key != "name")
+
+
+def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], file: Path | None = None) -> Settings:
+    """Read and check all settings; raise InvalidSetting with the place at fault.
+
+    `flags` has the keys of `settings()`, None where a flag was not given, and ``namespace`` with a list of
+    ``NAME:KEY=VALUE``. Without `file`, the one that TELLWIRE_CONFIG names is read.
+    """
+    if file is None and environ.get("TELLWIRE_CONFIG"):
+        file = Path(environ["TELLWIRE_CONFIG"])
+    given: dict[tuple[str, ...], _Given] = {}
+    if file is not None:
+        given |= _from_file(file)
+    given |= _from_environment(environ)
+    given |= _from_flags(flags)
+
+    rooms = {name: _build(room, name, given, (name,)) for name, room in _ROOMS.items()}
+    names = ["default", *sorted({path[1] for path in given if path[0] == "namespaces"} - {"default"})]
+    namespaces = tuple(_build(Namespace, "namespaces", given, ("namespaces", name), name=name) for name in names)
+    _check_server(rooms["server"], given)
+    return Settings(server=rooms["server"], limits=rooms["limits"], namespaces=namespaces)
+
+
+def _from_file(path: Path) -> dict[tuple[str, ...], _Given]:
+    try:
+        file = TomlFile.read(path)
+    except TomlSyntaxError as exc:
+        raise InvalidSetting(f"{path}:{exc.line}", f"this is not TOML: {exc}") from None
+    except OSError as exc:
+        raise InvalidSetting(str(path), f"the settings file cannot be read: {exc.strerror}") from None
+
+    given: dict[tuple[str, ...], _Given] = {}
+
+    def take_table(table: object, path: tuple[str, ...], known: Iterable[Setting]) -> None:
+        where = file.where(path)
+        if not isinstance(table, dict):
+            raise InvalidSetting(where, f"{'.'.join(path)} is a table; write [{'.'.join(path)}] on a line of its own")
+        keys = [setting.key for setting in known]
+        for key, value in table.items():
+            if key not in keys:
+                raise InvalidSetting(file.where((*path, key)), _unknown(key, keys, f"in [{'.'.join(path)}]"))
+            given[*path, key] = _Given(value, file.where((*path, key)), text=False)
+
+    tables = [*_ROOMS, "namespaces"]
+    for name, table in file.values.items():
+        if name in _ROOMS:
+            take_table(table, (name,), room_settings(_ROOMS[name], name))
+        elif name != "namespaces":
+            home = next((setting.room for setting in settings() if setting.key == name), None)
+            hint = f"{name} belongs into [{home}]" if home else _unknown(name, tables, "at the top of the file")
+            raise InvalidSetting(file.where((name,)), hint)
+        elif not isinstance(table, dict):
+            raise InvalidSetting(file.where((name,)), "namespaces are tables: write [namespaces.chat], for example")
+        else:
+            for namespace, entries in table.items():
+                take_table(entries, (name, namespace), namespace_settings())
+                given.setdefault(
+                    (name, namespace, "name"), _Given(namespace, file.where((name, namespace)), text=False)
+                )
+    return given
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[tuple[str, ...], _Given]:
+    by_variable = {setting.variable: setting for setting in settings()}
+    given: dict[tuple[str, ...], _Given] = {}
+    for name, value in environ.items():
+        if not name.startswith("TELLWIRE_") or name in _CLIENT_VARIABLES or _SERVICE_LINK.fullmatch(name):
+            continue
+        if name == "TELLWIRE_PORT" and value.startswith("tcp://"):
+            continue  # a Kubernetes service link too
+        if name == "TELLWIRE_NAMESPACES":
+            for entry in value.replace(",", " ").split():
+                given |= _namespace_entry(entry, name)
+        elif name in by_variable:
+            setting = by_variable[name]
+            given[setting.room, setting.key] = _Given(value, name, text=True)
+        else:
+            known = [*by_variable, *_CLIENT_VARIABLES, "TELLWIRE_NAMESPACES"]
+            raise InvalidSetting(name, _unknown(name, known, "in the environment"))
+    return given
+
+
+def _from_flags(flags: Mapping[str, object]) -> dict[tuple[str, ...], _Given]:
+    given: dict[tuple[str, ...], _Given] = {}
+    for setting in settings():
+        value = flags.get(setting.key)
+        if value is not None and value != ():
+            given[setting.room, setting.key] = _Given(value, setting.flag, text=isinstance(value, str))
+    entries = flags.get("namespace") or ()
+    assert isinstance(entries, (tuple, list))
+    for entry in entries:
+        given |= _namespace_entry(entry, "--namespace")
+    return given
+
+
+def _namespace_entry(entry: str, where: str) -> dict[tuple[str, ...], _Given]:
+    """Read ``NAME:KEY=VALUE``."""
+    name, colon, rest = entry.partition(":")
+    key, equals, value = rest.partition("=")
+    if not (name and colon and key and equals):
+        raise InvalidSetting(where, f"{entry!r} is not NAME:KEY=VALUE, such as chat:history_messages=50")
+    keys = [setting.key for setting in namespace_settings()]
+    if key not in keys:
+        raise InvalidSetting(where, _unknown(key, keys, f"of namespace {name}"))
+    return {("namespaces", name, key): _Given(value, where, text=True)}
+
+
+def _build(
+    room: type, room_name: str, given: Mapping[tuple[str, ...], _Given], path: tuple[str, ...], **extra: object
+) -> Any:
+    """Make a room's dataclass out of what was given under `path`."""
+    values = dict(extra)
+    where = ""
+    for setting in room_settings(room, room_name):
+        one = given.get((*path, setting.key))
+        if one is not None:
+            where = one.where
+            if setting.key not in extra:
+                values[setting.key] = _converted(setting, one)
+    try:
+        return room(**values)
+    except ValueError as exc:
+        raise InvalidSetting(where, str(exc)) from None
+
+
+def _converted(setting: Setting, given: _Given) -> object:
+    """Return the given value as the field's type, or say what it should have been."""
+    value = given.value
+    if given.text and get_origin(setting.type) is tuple:
+        value = str(value).replace(",", " ").split()
+    if given.text and setting.type is bool and isinstance(value, str):
+        value = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}.get(
+            value.lower(), value
+        )
+    try:
+        converted: object = msgspec.convert(value, setting.type, strict=not given.text)
+    except msgspec.ValidationError:
+        converted = None
+    if converted is not None and isinstance(converted, (int, float)) and not isinstance(converted, bool):
+        bounded = get_origin(setting.type) is Annotated
+        if not math.isfinite(converted) or converted > NUMBER_MAX or (converted <= 0 and not bounded):
+            converted = None
+    if converted is None:
+        raise InvalidSetting(given.where, f"{setting.key} takes {describe_type(setting.type)}, not {_shown(value)}")
+    return converted
+
+
+def describe_type(hint: Any) -> str:
+    """Say in words what a setting takes."""
+    if get_origin(hint) is Annotated:
+        kind, meta = get_args(hint)[:2]
+        low = meta.ge if meta.ge is not None else 0
+        number = "a whole number" if kind is int else "a number"
+        return f"{number} from {low} to {meta.le}" if meta.le is not None else f"{number}, at least {low}"
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, get_args(hint)))
+    words = {bool: "true or false", int: "a whole number above 0", float: "a number above 0", str: "a text"}
+    return words.get(hint) or ("a list of texts" if get_origin(hint) is tuple else "a text")
+
+
+def _check_server(server: Server, given: Mapping[tuple[str, ...], _Given]) -> None:
+    """Refuse what each setting allows by itself and all together do not."""
+
+    def where(key: str) -> str:
+        found = given.get(("server", key))
+        return found.where if found else "--" + key.replace("_", "-")
+
+    def check(key: str, is_fine: bool, detail: Callable[[], str]) -> None:
+        if not is_fine:
+            raise InvalidSetting(where(key), detail())
+
+    for origin in server.origins:
+        check("origins", _is_origin(origin), lambda origin=origin: _not_an_origin(origin))  # type: ignore[misc]  # mypy cannot type a lambda's default
+    scheme = urlsplit(server.broker).scheme
+    check("broker", scheme in BROKERS, lambda: _unknown_broker(server.broker))
+    for key, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
+        path = getattr(server, key)
+        if path is not None:
+            check(key, Path(path).is_file(), lambda: f"there is no file {path!r}")
+            check(key, getattr(server, other) is not None, lambda: f"{key} needs {other} beside it")
+    check("host", bool(server.host), lambda: "host is empty; 0.0.0.0 listens on all addresses")
+    check(
+        "host",
+        server.open or server.is_on_loopback,
+        lambda: (
+            f"{server.host} can be reached from other machines, and anybody there could publish and subscribe. "
+            "Say --open if that is what you want, or listen on 127.0.0.1"
+        ),
+    )
+
+
+def _is_origin(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return text == "*" or bool(parts.scheme and parts.hostname and text == f"{parts.scheme}://{parts.netloc}")
+    except ValueError:
+        return False
+
+
+def _not_an_origin(text: str) -> str:
+    return f"{_shown(text)} is not an origin; one looks like https://example.org, without a path or a slash at the end"
+
+
+def _unknown_broker(url: str) -> str:
+    known = " or ".join(f"{scheme}://" for scheme in BROKERS)
+    return f"{_shown(url)} names no broker; a broker's URL begins with {known}"
+
+
+def _unknown(name: str, known: Iterable[str], place: str) -> str:
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+    return f"there is no setting {_shown(name)} {place}; {hint}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _attribute_docs(cls: type) -> dict[str, str]:
+    """Return the docstrings that stand under a class's fields, each as one line.
+
+    Python keeps no such strings at run time; without the source (a frozen program) there are none.
+    """
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+    except (OSError, SyntaxError):
+        return {}
+    definition = tree.body[0]
+    assert isinstance(definition, ast.ClassDef)
+    docs: dict[str, str] = {}
+    for before, node in zip(definition.body, definition.body[1:], strict=False):
+        if (
+            isinstance(before, ast.AnnAssign)
+            and isinstance(before.target, ast.Name)
+            and isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ):
+            docs[before.target.id] = " ".join(node.value.value.split())
+    return docs
