@@ -1,0 +1,153 @@
+"""Peers that do what they may, without an end: it costs them their connection, or nothing at all."""
+
+from __future__ import annotations
+
+import json
+import select
+from collections.abc import Callable
+
+from tests.readers import target
+from tests.serving import Server
+from tests.wires import TEXT, Http, WebSocket, write_frame
+
+MEGABYTE = 1_000_000
+
+
+def send_while_taken(wire: Http, piece: bytes, most: int) -> int:
+    """Send as long as the server takes it, `most` bytes at most; return how many it took."""
+    wire.socket.setblocking(False)
+    sent = 0
+    while sent < most and select.select([], [wire.socket], [], 0.5)[1]:
+        sent += wire.socket.send(piece)
+    return sent
+
+
+def test_peer_that_never_reads_its_answers_is_no_longer_read_from(server: Server, channel: str) -> None:
+    with WebSocket(server, receive_buffer=4096) as wire:
+        command = {"type": "publish", "ref": "r" * 1000, "channel": channel, "data": 1, "ephemeral": True}
+        frames = write_frame(TEXT, json.dumps(command).encode()) * 60
+        before = server.rss
+        sent = send_while_taken(wire, frames, 100 * MEGABYTE)
+        assert sent < 100 * MEGABYTE, "the server goes on reading from a peer that reads nothing"
+        assert server.rss - before < 16 * MEGABYTE
+
+
+def test_peer_that_never_reads_its_errors_is_no_longer_read_from(server: Server) -> None:
+    with WebSocket(server, receive_buffer=4096) as wire:
+        frames = write_frame(TEXT, b'{"type":"nonsense","ref":"%b"}' % (b"r" * 1000)) * 60
+        before = server.rss
+        assert send_while_taken(wire, frames, 100 * MEGABYTE) < 100 * MEGABYTE
+        assert server.rss - before < 16 * MEGABYTE
+
+
+def test_peer_that_never_reads_its_history_costs_no_copy_of_it(server: Server, channel: str) -> None:
+    name = f"large:{channel}"
+    server.publish_all([{"channel": name, "data": "x" * 100_000}] * 20)
+    before = server.rss
+    with WebSocket(server, receive_buffer=4096) as wire:
+        for _ in range(200):
+            wire.say(type="subscribe", channel=name, since="earliest")
+            wire.say(type="unsubscribe", channel=name)
+        assert server.rss - before < 16 * MEGABYTE
+
+
+def test_10_000_subscriptions_and_ends_of_them_leave_nothing(server: Server, channel: str) -> None:
+    with WebSocket(server) as wire:
+
+        def rounds(count: int) -> None:
+            for start in range(0, count, 100):
+                names = [f"{channel}-{number % 500}" for number in range(start, start + 100)]
+                for name in names:
+                    wire.say(type="subscribe", channel=name, since="earliest")
+                    wire.say(type="unsubscribe", channel=name)
+                answers = [wire.read()["type"] for _ in range(200)]
+                assert answers == ["subscribed", "unsubscribed"] * 100
+
+        rounds(2000)
+        before = server.rss
+        rounds(10_000)
+        assert server.rss - before < 4 * MEGABYTE
+
+
+def test_2_000_connections_that_come_and_go_leave_nothing(server: Server, channel: str) -> None:
+    def rounds(count: int) -> None:
+        for _ in range(count):
+            with WebSocket(server) as wire:
+                wire.say(type="subscribe", channel=channel)
+            with Http(server) as http:
+                http.send_request("GET", target("/v1/events", (channel,), {}))
+            with Http(server) as http:
+                http.send_request("GET", target("/v1/messages", (channel,), {"wait": 60}))
+
+    rounds(200)
+    with Http(server) as http:
+        http.get("/healthz")
+    before = server.rss
+    rounds(700)
+    with Http(server) as http:
+        http.get("/healthz")
+    assert server.rss - before < 8 * MEGABYTE
+
+
+def test_channels_that_nobody_needs_any_more_are_bounded(start_server: Callable[..., Server], channel: str) -> None:
+    server = start_server(namespaces=[{"history_bytes": 2 * MEGABYTE}])
+    numbers = iter(range(1_000_000))
+
+    def publish(count: int) -> None:
+        for _ in range(count):
+            server.publish_all([{"channel": f"{channel}-{next(numbers)}", "data": "x" * 200} for _ in range(1000)])
+
+    publish(20)
+    before = server.rss
+    publish(60)
+    assert server.rss - before < 16 * MEGABYTE
+
+
+def test_polls_that_are_asked_for_in_one_breath_are_answered_one_by_one(server: Server, channel: str) -> None:
+    start = server.publish(channel, 0)
+    with Http(server) as http:
+        path = target("/v1/messages", (channel,), {"since": start, "wait": 60})
+        request = f"GET {path} HTTP/1.1\r\nHost: {http.host}\r\n\r\n".encode()
+        http.send(request * 200)
+        server.publish(channel, 1)
+        for _ in range(200):
+            assert [message["data"] for message in http.read_response().json()["messages"]] == [1]
+
+
+def test_requests_behind_a_waiting_poll_are_bounded(server: Server, channel: str) -> None:
+    start = server.publish(channel, 0)
+    before = server.rss
+    with Http(server, receive_buffer=4096) as http:
+        path = target("/v1/messages", (channel,), {"since": start, "wait": 60})
+        request = f"GET {path} HTTP/1.1\r\nHost: {http.host}\r\n\r\n".encode()
+        http.send(request)
+        assert http.is_silent()
+        sent = send_while_taken(http, request * 400, 100 * MEGABYTE)
+        assert sent < 100 * MEGABYTE
+        assert server.rss - before < 16 * MEGABYTE
+
+
+def test_connection_that_is_cut_in_the_middle_of_everything_harms_nothing(server: Server, channel: str) -> None:
+    request = (
+        f"GET {target('/v1/stream', (channel,), {'since': 'earliest'})} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    )
+    for cut in range(0, len(request), 7):
+        with Http(server) as http:
+            http.send(request[:cut])
+    frame = write_frame(TEXT, json.dumps({"type": "subscribe", "channel": channel}).encode())
+    for cut in range(len(frame)):
+        with WebSocket(server) as wire:
+            wire.send(frame[:cut])
+    with WebSocket(server) as wire:
+        wire.ask(type="subscribe", channel=channel)
+        server.publish(channel, "fine")
+        assert wire.read()["data"] == "fine"
+
+
+def test_half_closed_connection_is_let_go_of(server: Server, channel: str) -> None:
+    """A peer that says that it sends nothing more is gone: its poll or stream is not kept for it."""
+    with Http(server) as http:
+        http.send_request("GET", target("/v1/stream", (channel,), {}))
+        http.read_head()
+        http.socket.shutdown(1)
+        assert b'"connected"' in http.read_to_end()
