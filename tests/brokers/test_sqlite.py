@@ -15,8 +15,9 @@ from tellwire.brokers import make_broker as make_broker_of
 from tellwire.brokers.base import Broker
 from tellwire.brokers.sqlite import SqliteBroker
 from tellwire.errors import InvalidData, Unavailable
-from tellwire.message import Appended, Draft, Message
+from tellwire.message import Appended, Draft, Gap, Message
 from tellwire.names import Namespaces
+from tellwire.tasks import Tasks
 from tellwire.testing.bounds import bounds
 from tellwire.testing.contract import DurableBrokerContract
 from tellwire.testing.harness import Clock, Collected, MakeBroker, on_loop, opened, placed, publish, read_to_head
@@ -330,3 +331,22 @@ async def test_sqlite_broker_is_opened_once(tmp_path: Path) -> None:
     async with opened(SqliteBroker(tmp_path / "log.db")) as (broker, _):
         with pytest.raises(Unavailable, match="opened before; make another one"):
             await broker.open(Collected())
+
+
+@on_loop
+async def test_sqlite_reads_nothing_that_is_committed_but_not_delivered(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    async with opened(SqliteBroker(path, Namespaces([bounds(messages=2)]))) as (broker, feed):
+        places = await publish(broker, "a", 3)
+        tasks = Tasks()
+        for _ in range(5):
+            tasks.start(broker.append(Draft("a", b"1")))
+        with closing(sqlite3.connect(path)) as another:
+            while another.execute("SELECT max(seq) FROM messages").fetchone() != (8,):
+                pass  # the loop stands still, so that the news of the commit cannot reach the broker
+        assert broker.head == places[2]
+        gap = Gap(str(places[1]), str(places[2]), "trimmed", ("a",))
+        assert await broker.read(["a", "b"], places[1], 65_536) == ([], places[2], gap)
+        await publish(broker, "b")
+        assert feed.seqs == list(range(1, 10)), "the feed brings the rest, trimmed or not"
+        assert (await read_to_head(broker, ["a"])).seqs == [7, 8]
