@@ -37,7 +37,7 @@ bench: $(DEV)
 	$(PY) bench/run.py $(ARGS)
 
 docs: $(DEV)
-	$(PY) docs/generate.py
+	$(PY) -m docs.generate
 
 soak: $(DEV) system-packages $(NODE)
 	$(PY) -m pytest -m soak $(ARGS)

@@ -14,7 +14,7 @@ import ipaddress
 import math
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -283,6 +283,16 @@ def _converted(setting: Setting, given: _Given) -> object:
     return converted
 
 
+def default_text(setting: Setting) -> str:
+    """Return a default as it would be written in the environment; empty where there is none."""
+    default = setting.default
+    if isinstance(default, bool):
+        return "true" if default else "false"
+    if isinstance(default, tuple):
+        return " ".join(default)
+    return "" if default is None else f"{default:g}" if isinstance(default, float) else str(default)
+
+
 def describe_type(hint: Any) -> str:
     """Say in words what a setting takes."""
     if get_origin(hint) is Annotated:
@@ -299,31 +309,36 @@ def describe_type(hint: Any) -> str:
 def _check_server(server: Server, given: Mapping[tuple[str, ...], _Given]) -> None:
     """Refuse what each setting allows by itself and all together do not."""
 
-    def where(key: str) -> str:
-        found = given.get(("server", key))
-        return found.where if found else "--" + key.replace("_", "-")
-
-    def check(key: str, is_fine: bool, detail: Callable[[], str]) -> None:
+    def require(key: str, is_fine: bool, detail: str) -> None:
         if not is_fine:
-            raise InvalidSetting(where(key), detail())
+            found = given.get(("server", key))
+            raise InvalidSetting(found.where if found else "--" + key.replace("_", "-"), detail)
 
     for origin in server.origins:
-        check("origins", _is_origin(origin), lambda origin=origin: _not_an_origin(origin))  # type: ignore[misc]  # mypy cannot type a lambda's default
-    scheme = urlsplit(server.broker).scheme
-    check("broker", scheme in BROKERS, lambda: _unknown_broker(server.broker))
-    for key, other in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
-        path = getattr(server, key)
+        require(
+            "origins",
+            _is_origin(origin),
+            f"{_shown(origin)} is not an origin; one looks like https://example.org, with nothing after the name",
+        )
+    known = " or ".join(f"{scheme}://" for scheme in BROKERS)
+    require(
+        "broker",
+        server.broker.partition("://")[0] in BROKERS and "://" in server.broker,
+        f"{_shown(server.broker)} names no broker; a broker's URL begins with {known}",
+    )
+    for key, path, other, other_path in (
+        ("tls_cert", server.tls_cert, "tls_key", server.tls_key),
+        ("tls_key", server.tls_key, "tls_cert", server.tls_cert),
+    ):
         if path is not None:
-            check(key, Path(path).is_file(), lambda: f"there is no file {path!r}")
-            check(key, getattr(server, other) is not None, lambda: f"{key} needs {other} beside it")
-    check("host", bool(server.host), lambda: "host is empty; 0.0.0.0 listens on all addresses")
-    check(
+            require(key, Path(path).is_file(), f"there is no file {_shown(path)}")
+            require(key, other_path is not None, f"{key} needs {other} beside it")
+    require("host", bool(server.host), "host is empty; 0.0.0.0 listens on all addresses")
+    require(
         "host",
         server.open or server.is_on_loopback,
-        lambda: (
-            f"{server.host} can be reached from other machines, and anybody there could publish and subscribe. "
-            "Say --open if that is what you want, or listen on 127.0.0.1"
-        ),
+        f"{server.host} can be reached from other machines, and anybody there could publish and subscribe. "
+        "Say --open if that is what you want, or listen on 127.0.0.1",
     )
 
 
@@ -333,15 +348,6 @@ def _is_origin(text: str) -> bool:
         return text == "*" or bool(parts.scheme and parts.hostname and text == f"{parts.scheme}://{parts.netloc}")
     except ValueError:
         return False
-
-
-def _not_an_origin(text: str) -> str:
-    return f"{_shown(text)} is not an origin; one looks like https://example.org, without a path or a slash at the end"
-
-
-def _unknown_broker(url: str) -> str:
-    known = " or ".join(f"{scheme}://" for scheme in BROKERS)
-    return f"{_shown(url)} names no broker; a broker's URL begins with {known}"
 
 
 def _unknown(name: str, known: Iterable[str], place: str) -> str:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from tellwire import __version__
 from tellwire.cli.client import history, pub, sub, tail
-from tellwire.config import InvalidSetting, Settings, describe_type, load_settings, settings
+from tellwire.config import InvalidSetting, Settings, default_text, describe_type, load_settings, settings
 from tellwire.errors import TellwireError
 
 _EPILOG = """\b
@@ -49,8 +49,8 @@ class _SettingsCommand(click.Command):
                 option = click.Option([on], default=None, help=setting.doc)
             else:
                 takes = describe_type(setting.type).removeprefix("a ").removeprefix("an ")
-                shown = " ".join(setting.default) if isinstance(setting.default, tuple) else setting.default
-                default = f"  [default: {shown}]" if shown not in (None, "") else ""
+                shown = default_text(setting)
+                default = f"  [default: {shown}]" if shown else ""
                 option = click.Option(
                     [setting.flag],
                     metavar=_metavar(takes),
