@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections import deque
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlencode
 
 from tellwire.protocol.sse import Event, EventParser
@@ -47,7 +47,7 @@ class Reader(ABC):
     def close(self) -> None:
         """Go away."""
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -14,7 +14,7 @@ import ssl
 import struct
 import zlib
 from collections.abc import Iterable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import msgspec
 
@@ -112,7 +112,7 @@ class Connection:
         del self._buffer[:count]
         return taken
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
