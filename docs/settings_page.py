@@ -39,15 +39,16 @@ Logs go to standard error.
 _SERVER = "Where the server listens, whom it lets in, and where its logs live."
 _LIMITS = "Bounds on what a peer can make the server do or keep."
 
-_NAMESPACES = """A channel's namespace is what stands before the first colon of its name: `chat:lobby` is in `chat`. Channels without a
-colon, and those whose namespace has no settings, are in `default`. What a namespace does not set has the default of this
-table, not that of the namespace `default`.
+_NAMESPACES = """A channel's namespace is what stands before the first colon of its name: `chat:lobby` is in
+`chat`. Channels without a colon, and those whose namespace has no settings, are in `default`. What a namespace does not
+set has the default of this table, not that of the namespace `default`.
 
 In the file: a table `[namespaces.NAME]`. As a flag, repeated: `--namespace chat:history_messages=100`. In the
 environment: `TELLWIRE_NAMESPACES="chat:history_messages=100 ticker:policy=latest"`.
 """
 
-_CLIENT = """`TELLWIRE_URL` is where `tellwire pub`, `sub`, `tail` and `history` find the server, unless `--url` says it.
+_CLIENT = """`TELLWIRE_URL` is where `tellwire pub`, `sub`, `tail` and `history` find the server, unless `--url`
+says it.
 """
 
 
