@@ -37,8 +37,8 @@ DEAD_AFTER_BEATS = 5
 class Placement(NamedTuple):
     """Where a reading begins.
 
-    ``cursor`` is what the reader has to begin with, and ``gap`` what may be missing before it. ``messages`` are what was
-    read already on the way, up to ``reached``. ``subscriptions`` are held, and have to be joined or let go.
+    ``cursor`` is what the reader has to begin with, and ``gap`` what may be missing before it. ``messages`` are what
+    was read already on the way, up to ``reached``. ``subscriptions`` are held, and have to be joined or let go.
     """
 
     subscriptions: dict[str, Subscription]
@@ -189,7 +189,7 @@ class Hub:
                     door.write(encoding.join(wanted))
 
     def bite(self, names: Collection[str], after: int, until: int, limit_bytes: int) -> tuple[list[Entry], int] | None:
-        """Take entries between two places from the tails, and say how far they reach; None where they do not go back."""
+        """Take entries between two places from the tails, and say how far they reach; None where no tail goes back."""
         runs = []
         for name in names:
             tail = self.tails.get(name)
@@ -217,6 +217,7 @@ class Hub:
     def leave(self, subscriber: Subscriber) -> None:
         """Let go of a connection and all its readings; may be called twice."""
         subscriber.closed = True
+        subscriber.live = False
         self.subscribers.discard(subscriber)
         self._slot(subscriber).discard(subscriber)
         for name in list(subscriber.channels):
@@ -239,7 +240,11 @@ class Hub:
                 tail = self.tails.open(name, self.head)
                 tail.readers += 1
                 subscriptions[name] = Subscription(tail, policy, on_gap)
-            return await self._find(subscriptions, since, last, on_gap)
+            while True:
+                epoch = self.epoch
+                placement = await self._find(subscriptions, since, last, on_gap)
+                if self.epoch == epoch:  # else the log was lost meanwhile, and what was read is of the old one
+                    return placement
         except BaseException:
             self.let_go(subscriptions)
             raise
@@ -255,16 +260,20 @@ class Hub:
             return Placement(subscriptions, head, None, [], head.seq)
         else:
             after = self.resolve(since)
-            if after is not None and after.epoch == self.epoch and after.seq <= self.head:
-                if all(subscription.tail.run.floor <= after.seq for subscription in subscriptions.values()):
-                    return Placement(subscriptions, after, None, [], after.seq)
+            if (
+                after is not None
+                and after.epoch == self.epoch
+                and after.seq <= self.head
+                and all(subscription.tail.run.floor <= after.seq for subscription in subscriptions.values())
+            ):
+                return Placement(subscriptions, after, None, [], after.seq)
             slice_ = await self.broker.read(subscriptions, after, self.read_bite_bytes)
             if slice_.gap is None and after is not None:
                 return Placement(subscriptions, after, None, slice_.messages, slice_.position.seq)
             if slice_.gap is not None and on_gap == "newest":
                 self.flush()
                 newest = Position(self.epoch, self.head)
-                gap = Gap(slice_.gap.from_, str(newest), slice_.gap.reason, slice_.gap.channels)
+                gap = Gap(slice_.gap.from_, str(newest), slice_.gap.reason, tuple(subscriptions))
                 return Placement(subscriptions, newest, gap, [], newest.seq)
         first = slice_.messages[0].seq - 1 if slice_.messages else slice_.position.seq
         begin = Position(slice_.position.epoch, first)
@@ -289,12 +298,18 @@ class Hub:
         if subscriber.closed:
             self.let_go(placement.subscriptions)
             return
+        names = tuple(placement.subscriptions)
+        is_stale = placement.cursor.epoch != self.epoch
+        reached = 0 if is_stale else placement.reached
         if not subscriber.channels:
             subscriber.live = False
-            subscriber.position = placement.reached
+            subscriber.position = reached
         subscriber.channels.update(placement.subscriptions)
-        subscriber.joining.update(dict.fromkeys(placement.subscriptions, placement.reached))
-        subscriber.write_messages(placement.messages)
+        subscriber.joining.update(dict.fromkeys(names, reached))
+        if is_stale:  # the log was lost since `place` returned
+            subscriber.tell(Gap(str(placement.cursor), str(Position(self.epoch, 0)), "epoch", names))
+        else:
+            subscriber.write_messages(placement.messages)
         subscriber.advance()
 
     def unsubscribe(self, subscriber: Subscriber, name: str) -> bool:
@@ -303,12 +318,7 @@ class Hub:
         if subscription is None:
             return False
         subscriber.joining.pop(name, None)
-        live = subscription.tail.live
-        readers = live.get(subscriber.encoding)
-        if readers is not None:
-            readers.discard(subscriber)
-            if not readers:
-                del live[subscriber.encoding]
+        subscription.tail.leave(subscriber.encoding, subscriber)
         self.let_go({name: subscription})
         return True
 

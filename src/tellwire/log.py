@@ -64,6 +64,14 @@ class Tail:
         self.live: dict[Encoding, set[Any]] = {}
         self.readers = 0
 
+    def leave(self, encoding: Encoding, reader: Any) -> None:
+        """Take a reader out of the live ones, if it is among them."""
+        readers = self.live.get(encoding)
+        if readers is not None:
+            readers.discard(reader)
+            if not readers:
+                del self.live[encoding]
+
 
 class Tails:
     """The tails of all channels read on this node, bounded together in bytes; the oldest entries go first."""

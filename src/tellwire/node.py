@@ -32,9 +32,9 @@ from tellwire.protocol.commands import (
     Unsubscribe,
 )
 from tellwire.protocol.data import check_data
+from tellwire.protocol.encodings import Encoding
 from tellwire.protocol.pushes import Connected, Pong, Published, Push, Subscribed, Unsubscribed
 from tellwire.subscriber import Door, Subscriber
-from tellwire.protocol.encodings import Encoding
 from tellwire.tasks import Tasks
 
 _log = logging.getLogger("tellwire")
@@ -275,7 +275,7 @@ class Node:
         gap = slice_.gap
         if gap is not None and on_gap == "newest":
             head = self.broker.head
-            return Slice([], head, Gap(gap.from_, str(head), gap.reason, gap.channels))
+            return Slice([], head, Gap(gap.from_, str(head), gap.reason, tuple(wanted)))
         return slice_
 
     async def read_back(self, channels: Collection[str], before: str, *, limit: int) -> Slice:

@@ -32,8 +32,8 @@ CONFLATE_MAX_BYTES = 4 * 1024 * 1024
 class Door(Protocol):
     """What a transport gives to the hub: where a reader's bytes go.
 
-    Plain functions that cannot wait and do not raise. A door that is not writable may still be written to, but only what
-    is bounded by what its peer does.
+    Plain functions that cannot wait and do not raise. A door that is not writable may still be written to, but only
+    what is bounded by what its peer does.
     """
 
     writable: bool
@@ -64,8 +64,8 @@ class Subscriber:
     """One connection's reading: its channels, its place in the log, and its door."""
 
     __slots__ = (
-        "channels", "client", "closed", "door", "encoding", "hub", "joining", "live", "position", "reading", "session",
-        "silent_beats", "transport",
+        "advancing", "channels", "client", "closed", "door", "encoding", "hub", "joining", "live", "position",
+        "reading", "session", "silent_beats", "transport",
     )  # fmt: skip
 
     def __init__(self, hub: Hub, door: Door, encoding: Encoding, *, client: str, session: str, transport: str) -> None:
@@ -80,6 +80,7 @@ class Subscriber:
         self.position = 0
         self.joining: dict[str, int] = {}
         self.reading = False  # a read from the broker is under way
+        self.advancing = False
         self.closed = False
         self.silent_beats = 0
 
@@ -109,6 +110,15 @@ class Subscriber:
 
     def advance(self) -> None:
         """Go on reading as far as the socket takes it; called whenever it may have become writable."""
+        # A read that did not have to wait comes back here before it returns; unguarded, as deep as the lag is long.
+        if not self.advancing:
+            self.advancing = True
+            try:
+                self._advance()
+            finally:
+                self.advancing = False
+
+    def _advance(self) -> None:
         while self.door.writable and not self.closed and not self.reading:
             self.hub.flush()
             place = self.place
@@ -191,21 +201,34 @@ class Subscriber:
         """Read a bite from the broker, for what the tails no longer hold."""
         hub = self.hub
         epoch = hub.epoch
+        asked = [self.channels[name] for name in names]
         slice_ = await hub.broker.read(names, Position(epoch, after), self._bite_bytes())
-        if self.closed or hub.epoch != epoch or any(name not in self.channels for name in names):
+        if self.closed or hub.epoch != epoch or [self.channels.get(name) for name in names] != asked:
             return  # what was asked for is no longer wanted; `advance` asks anew
         gap = slice_.gap
-        if gap is not None and any(self.channels[name].on_gap == "newest" for name in gap.channels):
-            gap = Gap(gap.from_, str(Position(epoch, until)), gap.reason, tuple(names))
-            self._move(names, until)
-            self.tell(gap)
+        if gap is not None and self._jump(gap, until):
             return
-        messages = [message for message in slice_.messages if message.seq <= until]
+        messages = [m for m in slice_.messages if m.seq <= until and (not m.skip or m.skip != self.session)]
         messages = [message for message, keep in zip(messages, self._kept(messages), strict=True) if keep]
         self._move(names, min(slice_.position.seq, until))
         if gap is not None:
             self.tell(gap)
         self.write_messages(messages)
+
+    def _jump(self, gap: Gap, until: int) -> bool:
+        """Let the channels of a gap whose reader wants the newest go on at `until`; False where there are none.
+
+        They wait there for the others, which are read again without them.
+        """
+        jumping = tuple(name for name in gap.channels if self.channels[name].on_gap == "newest")
+        if not jumping:
+            return False
+        for name in jumping:
+            if name not in self.joining:
+                self.channels[name].tail.leave(self.encoding, self)
+            self.joining[name] = until
+        self.tell(Gap(gap.from_, str(Position(self.hub.epoch, until)), gap.reason, jumping))
+        return True
 
     def _read_done(self, _: None, exc: BaseException | None) -> None:
         self.reading = False

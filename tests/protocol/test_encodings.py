@@ -32,7 +32,7 @@ from tellwire.protocol.encodings import (
     websocket_encoding,
     websocket_frame,
 )
-from tellwire.protocol.pushes import GapPush, Heartbeat
+from tellwire.protocol.pushes import GapPush, Heartbeat, Pong
 from tellwire.protocol.sse import Event, EventParser
 
 MESSAGE = Message("news", 7, "id-7", 5, b'{"text":"hi"}')
@@ -182,9 +182,10 @@ def test_chunked_batches_say_their_size(encoding) -> None:  # type: ignore[no-un
     assert rest == b"".join(frames) + b"\r\n"
 
 
-def test_polls_get_message_objects_and_nothing_else() -> None:
+def test_polls_get_message_objects_and_gaps_and_nothing_else() -> None:
     assert OBJECTS.join([OBJECTS.frame(MESSAGE, "k")]) == (JSON.message(MESSAGE),)
-    assert OBJECTS.push(GAP) == ()
+    assert OBJECTS.push(GAP) is GAP
+    assert OBJECTS.push(Pong()) == ()
 
 
 def test_payloads_for_other_servers_are_what_the_frames_would_hold() -> None:

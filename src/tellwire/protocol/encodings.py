@@ -176,15 +176,15 @@ class LinesEncoding(_HttpEncoding):
 
 
 class ObjectsEncoding(Encoding):
-    """Message objects for the list in a polling answer: a batch is a tuple of them."""
+    """Message objects for the list in a polling answer: a batch is a tuple of them, or a gap for its field."""
 
     key = "objects"
 
     def frame(self, message: Message, epoch: str) -> bytes:
         return JSON.message(message)
 
-    def push(self, push: Push) -> tuple[bytes, ...]:
-        return ()
+    def push(self, push: Push) -> tuple[bytes, ...] | GapPush:
+        return push if isinstance(push, GapPush) else ()
 
     def join(self, frames: Sequence[bytes]) -> tuple[bytes, ...]:
         return tuple(frames)

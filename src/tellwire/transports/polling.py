@@ -13,9 +13,10 @@ from tellwire.brokers.base import Slice
 from tellwire.errors import BadRequest, CloseCode, Internal, TellwireError
 from tellwire.hub import Placement
 from tellwire.message import Gap, Position
-from tellwire.node import Node, check_count, check_session
+from tellwire.node import Node, check_count
 from tellwire.protocol.codecs import JSON
 from tellwire.protocol.encodings import OBJECTS
+from tellwire.protocol.pushes import GapPush
 from tellwire.transports.direct import RESPONSE, DirectResponse
 from tellwire.transports.requests import Answer, Endpoint, Gone, Query, RawHeaders, Receive, Scope, Send, problem
 
@@ -33,7 +34,7 @@ class PollDoor:
 
     hears = False
 
-    def __init__(self, node: Node, limit: int, placement: Placement) -> None:
+    def __init__(self, node: Node, limit: int, placement: Placement, session: str | None) -> None:
         self.writable = True
         self._node = node
         self._limit = limit
@@ -41,17 +42,22 @@ class PollDoor:
         self._gap = placement.gap
         self._answered = False
         self._timer: asyncio.TimerHandle | None = None
-        self.subscriber = node.admit(self, OBJECTS, "longpoll", beats=False)
+        self.subscriber = node.admit(self, OBJECTS, "longpoll", session, beats=False)
 
     def wait(self, wait_s: float) -> None:
         """Begin to wait, where no answer came already; what may be missing is told at once."""
-        if self._gap is not None:
-            wait_s = 0
         if not self._answered:
-            self._timer = asyncio.get_running_loop().call_later(wait_s, self.answer, ())
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_later(0 if self._gap else wait_s, self.answer, ())
 
-    def write(self, batch: tuple[bytes, ...]) -> None:
-        self.answer(batch)
+    def write(self, batch: tuple[bytes, ...] | GapPush) -> None:
+        if isinstance(batch, GapPush):
+            # The cursor is past what may come right behind it; so it goes out together with that, or without by itself.
+            self._gap = join_gaps(self._gap, Gap(batch.from_, batch.to, batch.reason, tuple(batch.channels)))
+            self.wait(0)
+        else:
+            self.answer(batch)
 
     def close(self, code: CloseCode, reason: str, reconnect_in_ms: int | None = None) -> None:
         """Answer with what there is: nothing, and the cursor to ask again with."""
@@ -73,7 +79,7 @@ class PollDoor:
 
     def _read_again(self, slice_: Slice | None, exc: BaseException | None) -> None:
         if slice_ is not None:
-            self.put(write_slice(slice_, self._gap or slice_.gap, skip=self.subscriber.session))
+            self.put(write_slice(slice_, join_gaps(self._gap, slice_.gap), skip=self.subscriber.session))
         else:
             self.put(problem(exc if isinstance(exc, TellwireError) else Internal("reading from the log failed")))
 
@@ -95,8 +101,16 @@ class DirectPollDoor(PollDoor):
 
     __slots__ = ("_direct", "_extra")
 
-    def __init__(self, node: Node, limit: int, placement: Placement, direct: DirectResponse, extra: RawHeaders) -> None:
-        super().__init__(node, limit, placement)
+    def __init__(
+        self,
+        node: Node,
+        limit: int,
+        placement: Placement,
+        session: str | None,
+        direct: DirectResponse,
+        extra: RawHeaders,
+    ) -> None:
+        super().__init__(node, limit, placement, session)
         self._direct = direct
         self._extra = extra
 
@@ -124,8 +138,8 @@ class AsgiPollDoor(PollDoor):
 
     __slots__ = ("future",)
 
-    def __init__(self, node: Node, limit: int, placement: Placement) -> None:
-        super().__init__(node, limit, placement)
+    def __init__(self, node: Node, limit: int, placement: Placement, session: str | None) -> None:
+        super().__init__(node, limit, placement, session)
         self.future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
     def put(self, answer: Answer) -> None:
@@ -161,14 +175,14 @@ class PollEndpoint(Endpoint):
         direct: DirectResponse | None = scope.get("extensions", {}).get(RESPONSE)
         try:
             door: DirectPollDoor | AsgiPollDoor
+            session = query.text("session")
             if direct is not None:
-                door = DirectPollDoor(node, limit, placement, direct, extra)
+                door = DirectPollDoor(node, limit, placement, session, direct, extra)
             else:
-                door = AsgiPollDoor(node, limit, placement)
+                door = AsgiPollDoor(node, limit, placement, session)
         except BaseException:
             node.hub.let_go(placement.subscriptions)
             raise
-        door.subscriber.session = check_session(query.text("session")) or door.subscriber.session
         if isinstance(door, DirectPollDoor):
             assert direct is not None
             if direct.transport.is_closing():
@@ -196,6 +210,15 @@ class PollEndpoint(Endpoint):
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def join_gaps(first: Gap | None, second: Gap | None) -> Gap | None:
+    """Make one gap of two that follow each other: an answer has a field for one."""
+    if first is None or second is None:
+        return first or second
+    channels = dict.fromkeys((*first.channels, *second.channels))
+    reason = "epoch" if "epoch" in (first.reason, second.reason) else first.reason
+    return Gap(first.from_, second.to, reason, tuple(channels))
 
 
 def write_page(frames: Sequence[bytes], cursor: Position, gap: Gap | None) -> Answer:

@@ -116,8 +116,9 @@ class AsgiStreamDoor:
                 if gone.done():
                     return
                 out, self._out = self._out, []
-                await send({"type": "http.response.body", "body": b"".join(out), "more_body": not self._ends})
-                if self._ends:
+                ends = self._ends  # else what says why is still to be sent
+                await send({"type": "http.response.body", "body": b"".join(out), "more_body": not ends})
+                if ends:
                     return
                 self.writable = True
                 self.subscriber.silent_beats = 0
@@ -193,7 +194,12 @@ class StreamEndpoint(Endpoint):
             door.write(direct.head(200, headers) + begin)
             node.hub.join(subscriber, placement)
             return None
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+        except BaseException:
+            node.dismiss(subscriber)
+            node.hub.let_go(placement.subscriptions)
+            raise
         door.write(begin)
         node.hub.join(subscriber, placement)
         await door.serve(receive, send)

@@ -8,7 +8,7 @@ import os
 _write = os.write
 
 KEPT_MAX_BYTES = 256 * 1024
-"""What may wait in the transport's buffer before no more commands are read from a peer that does not read its answers."""
+"""What may wait in the transport's buffer before no more commands are read from a peer that reads no answers."""
 
 
 class SocketWriter:
@@ -22,7 +22,6 @@ class SocketWriter:
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self.transport = transport
-        self.writable = True
         self._out: list[bytes] = []  # what goes out at the end of this turn of the loop, or before anything else
         # Over TLS the bytes on the socket are not ours to make. The descriptor stays open until after the protocol's
         # connection_lost, which clears it here, so that it is never another connection's.
@@ -31,6 +30,8 @@ class SocketWriter:
         self._fd = -1 if has_tls or sock is None or os.name != "posix" else sock.fileno()
         # TLS transports take "high" for full, others what is above it: 0 would there be full when it is empty.
         transport.set_write_buffer_limits(high=1 if has_tls else 0)
+        # What is left of an answer on this connection goes before anything of ours.
+        self.writable = self._fd < 0 or not transport.get_write_buffer_size()
 
     def write(self, batch: bytes) -> None:
         """Send bytes; clears ``writable`` where the socket did not take them all."""
