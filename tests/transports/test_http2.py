@@ -86,6 +86,35 @@ def test_httpx_reads_events_over_http2(secure_server: Server, certificate: Certi
         assert [event.data for event in events] == ["0", "1", "2"]
 
 
+def test_large_bodies_go_both_ways_over_http2(secure_server: Server, certificate: Certificate, channel: str) -> None:
+    """Larger than the windows of both sides."""
+    name = f"large:{channel}"
+    base = f"https://127.0.0.1:{secure_server.port}"
+    values = [str(number) * 900_000 for number in range(4)]
+    with httpx.Client(http2=True, verify=certificate.client_context(), base_url=base, timeout=60) as client:
+        for value in values:
+            assert client.post("/v1/messages", json={"channel": name, "data": value}).status_code == 200
+        read: list[Any] = []
+        since = "earliest"
+        while len(read) < len(values):
+            page = client.get("/v1/messages", params={"channel": name, "since": since, "wait": 10}).json()
+            read += [message["data"] for message in page["messages"]]
+            since = page["cursor"]
+        assert read == values
+        if secure_server.kind == "direct":  # Hypercorn drops a connection that is answered before its body has come
+            assert client.post("/v1/messages", content=b" " * (3 << 20)).status_code == 413
+
+
+def test_plain_request_to_a_port_with_tls_is_cut(secure_server: Server) -> None:
+    with Http(secure_server) as http:
+        http.send_request("GET", "/healthz")
+        http.read_to_end()
+    with Http(secure_server) as http:
+        http.send(b"\x16\x03\x01\x00\xff" + b"\0" * 300)
+        http.read_to_end()
+    assert "Traceback" not in secure_server.log
+
+
 @pytest.mark.parametrize("protocols", [("http/1.1",), ()])
 def test_http_1_1_goes_over_tls_too(
     secure_server: Server, certificate: Certificate, channel: str, protocols: tuple[str, ...]

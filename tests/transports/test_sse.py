@@ -74,6 +74,24 @@ def test_last_event_id_wins_over_since(any_server: Server, channel: str) -> None
     assert text == f"retry: 1000\n\nid: {positions[2]}\n\nid: {positions[3]}\ndata: 3\n\n".encode()
 
 
+def test_eventsource_that_was_opened_with_last_goes_on_from_its_id(any_server: Server, channel: str) -> None:
+    """It comes back to the same address, with an id beside it."""
+    positions = any_server.publish_all([{"channel": channel, "data": number} for number in range(4)])
+    with open_stream(any_server, channel, headers=[("Last-Event-ID", positions[2])], last=4) as wire:
+        assert b"data: 2" not in read_text(wire, b"data: 3\n\n")
+
+
+def test_policy_disconnect_ends_a_stream_that_lags(start_server: Callable[..., Server], channel: str) -> None:
+    server = start_server()
+    with Http(server, receive_buffer=4096) as slow, EventReader(server, channel) as quick:
+        slow.send_request("GET", target("/v1/events", (channel,), {"policy": "disconnect"}))
+        slow.read_until(b"id: ")
+        for _ in range(300):
+            server.publish_all([{"channel": channel, "data": "x" * 1000}] * 50)
+            assert len(quick.read_messages(50)) == 50
+        assert b'event: closing\ndata: {"type":"closing","code":4001' in slow.read_to_end()
+
+
 def test_empty_last_event_id_is_none(server: Server, channel: str) -> None:
     """EventSource sends no empty one, but simple clients do."""
     positions = server.publish_all([{"channel": channel, "data": number} for number in range(2)])

@@ -229,6 +229,44 @@ def test_deflate_is_used_where_it_makes_smaller(server: Server, channel: str) ->
         assert json.loads(small.payload)["data"] == "short"
 
 
+@pytest.mark.parametrize(
+    "offer",
+    [
+        *(f"permessage-deflate; server_max_window_bits={bits}" for bits in range(8, 16)),
+        "permessage-deflate; client_max_window_bits",
+        "permessage-deflate; client_max_window_bits=8",
+        "permessage-deflate; client_no_context_takeover; server_no_context_takeover",
+        "permessage-deflate; server_max_window_bits=7, permessage-deflate",
+        "permessage-deflate; unknown=1",
+        "x-webkit-deflate-frame",
+    ],
+)
+def test_every_offer_of_compression_is_answered_so_that_messages_arrive(
+    server: Server, channel: str, offer: str
+) -> None:
+    with WebSocket(server, deflate=offer) as wire:
+        agreed = wire.headers.get("sec-websocket-extensions", "")
+        wire.ask(type="subscribe", channel=channel)
+        text = "".join(str(number) for number in range(3000))
+        server.publish_all([{"channel": channel, "data": text}] * 2)
+        for _ in range(2):
+            frame = wire.read_frame()
+            assert frame.rsv == (4 if agreed else 0)
+            bits = int(agreed.partition("server_max_window_bits=")[2].partition(";")[0] or 15)
+            payload = frame.payload
+            if agreed:
+                # A peer may have no more memory than the window that it asked for.
+                payload = zlib.decompressobj(wbits=-bits).decompress(payload + b"\0\0\xff\xff")
+            assert json.loads(payload)["data"] == text
+
+
+def test_compression_can_be_turned_off(start_server: Callable[..., Server]) -> None:
+    server = start_server(limits={"deflate": False})
+    with WebSocket(server, deflate=DEFLATE) as wire:
+        assert "sec-websocket-extensions" not in wire.headers
+        assert wire.ask(type="ping")["type"] == "pong"
+
+
 def test_deflated_command_is_read(server: Server) -> None:
     with WebSocket(server, deflate=DEFLATE) as wire:
         deflate = zlib.compressobj(wbits=-15)
@@ -274,6 +312,24 @@ def test_policy_disconnect_closes_a_reader_that_lags(start_server: Callable[...,
             assert len(quick.read_data(50)) == 50
         code, _ = slow.read_close()
         assert code == 4001
+
+
+def test_lagging_reader_may_go_on_from_the_newest(start_server: Callable[..., Server], channel: str) -> None:
+    server = start_server(namespaces=[{"history_messages": 100}], limits={"tail_max_bytes": 100_000})
+    with WebSocket(server, receive_buffer=4096) as slow:
+        slow.ask(type="subscribe", channel=channel, on_gap="newest")
+        for start in range(0, 15_000, 100):
+            server.publish_all([{"channel": channel, "data": [n, "x" * 1000]} for n in range(start, start + 100)])
+        before = []
+        while (push := slow.read())["type"] == "message":
+            before.append(push["data"][0])
+        assert before == list(range(len(before)))
+        assert push["type"] == "gap"
+        assert push["reason"] == "slow"
+        position = server.publish(channel, "next")
+        assert int(push["to"].split(".")[1]) < int(position.split(".")[1])
+        while (push := slow.read()).get("data") != "next":
+            assert push["type"] in ("gap", "message")
 
 
 def test_policy_latest_gives_a_lagging_reader_the_newest_of_each_key(
