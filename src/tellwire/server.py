@@ -73,7 +73,8 @@ def make_app(node: Node) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        await node.open()
+        if not node.ready:
+            await node.open()
         try:
             yield
         finally:
@@ -142,10 +143,15 @@ class Server(uvicorn.Server):
     def _log_started_message(self, listeners: Any) -> None:
         """Say nothing in uvicorn's words: `on_ready` is told where the server listens."""
         host, port = listeners[0].getsockname()[:2]
-        host = self.config.host if host in ("0.0.0.0", "::") else host
+        host = self.config.host if host in ("0.0.0.0", "::") else host  # noqa: S104  # compared, not bound
         shown = f"[{host}]" if ":" in host else host
         if self._on_ready is not None:
             self._on_ready(f"{'https' if self.config.is_ssl else 'http'}://{shown}:{port}")
+
+    async def startup(self, sockets: Any = None) -> None:
+        """Open the node before the app's lifespan would, so that whoever called is told why it cannot be opened."""
+        await self._node.open()
+        await super().startup(sockets)
 
     async def _serve(self, sockets: Any = None) -> None:
         await super()._serve(sockets)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 
 import click
 import httpx
+import msgspec
 
 from tellwire.cli.follow import Notice, backoff_s, follow
 
@@ -19,6 +21,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 PAGE = 500
 """Messages asked for at a time by `history`."""
+
+_UNSHOWABLE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""Control characters but tab, what some programs take for line ends, and what is no character."""
 
 TRIES = 8
 """How often a publish is tried before `pub` gives up: two minutes with the backoff between them."""
@@ -70,7 +75,7 @@ def pub(channel: str, data: str, kind: str | None, id_: str | None, url: str, in
     Prints the position that each message got. A publish is retried under its id until the server has answered, so it is
     there once, however often the connection broke.
     """
-    lines: Iterable[str] = (line.rstrip("\r\n") for line in sys.stdin) if data == "-" else (data,)
+    lines: Iterable[str] = _standard_input() if data == "-" else (data,)
     if id_ is not None and data == "-":
         raise click.UsageError("--id names one message; it does not go with -")
     options = {name: value for name, value in fields.items() if value}
@@ -83,23 +88,35 @@ def pub(channel: str, data: str, kind: str | None, id_: str | None, url: str, in
                 click.echo("a message with this id was there already", err=True)
 
 
-def _data(text: str, kind: str | None) -> Any:
-    if kind == "text":
-        return text
-    try:
-        return json.loads(text)
-    except ValueError as exc:
-        if kind == "json":
-            raise click.ClickException(
-                f"this is not JSON: {exc}; without --json it would be published as text"
-            ) from None
-        return text
+def _standard_input() -> Iterator[str]:
+    """Yield lines as they come, without their ends."""
+    for line in sys.stdin.buffer:
+        yield line.rstrip(b"\r\n").decode(errors="surrogateescape")
+
+
+def _data(text: str, kind: str | None) -> msgspec.Raw:
+    """Return what is published as JSON text: JSON goes out as it was typed, everything else as a string."""
+    # What is not UTF-8 comes as lone surrogates, from arguments as well as from standard input.
+    text = text.encode(errors="surrogateescape").decode(errors="replace")
+    if kind != "text":
+        try:
+            msgspec.json.decode(text)
+        except msgspec.DecodeError as exc:
+            if kind == "json":
+                raise click.ClickException(
+                    f"this is not JSON: {exc}; without --json it would be published as text"
+                ) from None
+        else:
+            return msgspec.Raw(text.encode())
+    return msgspec.Raw(msgspec.json.encode(text))
 
 
 def _publish(client: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
     for attempt in range(TRIES):
         try:
-            response = client.post("/v1/messages", json=body)
+            response = client.post(
+                "/v1/messages", content=msgspec.json.encode(body), headers={"Content-Type": "application/json"}
+            )
         except httpx.HTTPError as exc:
             detail = f"no answer from {client.base_url}: {exc}"
         else:
@@ -187,7 +204,18 @@ def _print_stream(
 
 def _print(message: dict[str, Any], envelope: bool) -> None:
     what = message if envelope else message["data"]
-    click.echo(what if isinstance(what, str) and "\n" not in what else json.dumps(what, ensure_ascii=False))
+    click.echo(shown(what))
+
+
+def shown(value: object) -> str:
+    """Return a value as one line that does nothing to a terminal: a text as it is, everything else as JSON.
+
+    A text with line ends or control characters is shown as JSON too, with those escaped.
+    """
+    if isinstance(value, str) and _UNSHOWABLE.search(value) is None:
+        return value
+    text = json.dumps(value, ensure_ascii=False)
+    return _UNSHOWABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _end_quietly() -> None:

@@ -57,6 +57,7 @@ def follow(
     Wrong requests (4xx) end it with a fatal notice; everything else is tried again.
     """
     attempt = 0
+    epoch = ""
     cursor = since
     while True:
         query: dict[str, Any] = {"channel": channels}

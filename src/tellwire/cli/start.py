@@ -1,0 +1,172 @@
+"""The command ``tellwire serve``."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import ssl
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+from rich.console import Console
+from rich.text import Text
+
+from tellwire import __version__
+from tellwire.config import InvalidSetting, Server, Settings, default_text, describe_type, load_settings, settings
+from tellwire.errors import TellwireError
+
+
+class _SettingsCommand(click.Command):
+    """A command with a flag for every setting."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for setting in settings():
+            if setting.type is bool:
+                on = f"{setting.flag}/--no-{setting.flag.removeprefix('--')}"
+                option = click.Option([on], default=None, help=setting.doc)
+            else:
+                takes = describe_type(setting.type).removeprefix("a ").removeprefix("an ")
+                shown = default_text(setting)
+                default = f"  [default: {shown}]" if shown else ""
+                option = click.Option(
+                    [setting.flag],
+                    metavar=_metavar(takes),
+                    multiple=isinstance(setting.default, tuple),
+                    help=setting.doc + default,
+                )
+            self.params.append(option)
+
+
+def _metavar(takes: str) -> str:
+    if takes.startswith("one of "):
+        return takes.removeprefix("one of ").replace(", ", "|")
+    return "NUMBER" if "number" in takes else "TEXT"
+
+
+@click.command(
+    cls=_SettingsCommand,
+    epilog="""\b
+Every flag can also be given as an environment variable (--poll-wait-max-s is TELLWIRE_POLL_WAIT_MAX_S) or in a TOML
+file ([limits] poll_wait_max_s = 30). A flag wins over the environment, the environment over the file.
+\b
+Examples:
+  tellwire serve --broker sqlite:///tellwire.db
+  tellwire serve --namespace chat:history_messages=100 --namespace ticker:policy=latest
+  tellwire serve --tls-cert cert.pem --tls-key key.pem
+""",
+)
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file with settings.  [env: TELLWIRE_CONFIG]")
+@click.option(
+    "--namespace",
+    multiple=True,
+    metavar="NAME:KEY=VALUE",
+    help="Set something for the channels NAME:...; may be repeated.",
+)
+def serve(config: Path | None, **flags: Any) -> None:
+    """Start a server.
+
+    Without settings it listens on http://127.0.0.1:8000, open to everything on this machine and to nothing else.
+    """
+    # Loading the server takes a moment that the other commands need not wait for.
+    from tellwire.server import run
+
+    try:
+        wanted = load_settings(flags, os.environ, config)
+        _check_certificate(wanted.server)
+        _check_address(wanted.server)
+        _set_up_logging(wanted)
+        run(wanted, lambda url: _greet(wanted, url))
+    except InvalidSetting as exc:
+        raise click.ClickException(str(exc)) from None
+    except (TellwireError, ValueError) as exc:
+        raise click.ClickException(f"the server could not start: {exc}") from None
+
+
+def _check_address(server: Server) -> None:
+    """Find out whether the address can be listened on, while that can still be said in a sentence."""
+    where = f"port {server.port} of {server.host}"
+    try:
+        found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in found:
+            with socket.socket(family, kind, protocol) as probe:
+                # As asyncio will bind it: a port in TIME_WAIT is free.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind(address)
+    except socket.gaierror as exc:
+        raise click.ClickException(f"{server.host!r} is no address that is known here ({exc.strerror})") from None
+    except OSError as exc:
+        if exc.errno == errno.EADDRINUSE:
+            says = f"{where} is taken by another program; stop that one, or choose another with --port"
+            raise click.ClickException(says) from None
+        if exc.errno == errno.EACCES:
+            raise click.ClickException(f"{where} is not for you; ports below 1024 are the system's") from None
+        says = f"{server.host} cannot be listened on ({exc.strerror}); is it an address of this machine?"
+        raise click.ClickException(says) from None
+
+
+def _check_certificate(server: Server) -> None:
+    """Find out whether the certificate and its key can be read and belong together."""
+    if server.tls_cert is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(server.tls_cert, server.tls_key)
+    except OSError as exc:  # an SSLError too
+        why = (exc.reason or "no PEM in it") if isinstance(exc, ssl.SSLError) else exc.strerror
+        says = f"{server.tls_cert} and {server.tls_key} are not a certificate and its key in PEM ({why})"
+        raise click.ClickException(says) from None
+
+
+def _greet(wanted: Settings, url: str) -> None:
+    """Say where the server listens, who may come in, and what to try."""
+    server = wanted.server
+    local = url
+    if server.open and not server.is_on_loopback:
+        who = "open: everybody who can reach this address may publish and subscribe"
+    else:
+        who = "open, on loopback only: programs on this machine may publish and subscribe, nobody else"
+    insecure = "-k " if server.tls_cert else ""
+    for wildcard, loopback in (("//0.0.0.0:", "//127.0.0.1:"), ("//[::]:", "//[::1]:")):
+        local = local.replace(wildcard, loopback)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(Text.assemble(("Tellwire ", "bold"), f"{__version__} listens on ", (url, "bold cyan")))
+    console.print(f"  {who}")
+    console.print(f"  messages are kept in {server.broker}")
+    console.print("Try, each in a terminal of its own:")
+    for line in (
+        f"curl {insecure}-N '{local}/v1/events?channel=news'",
+        f"""curl {insecure}-d '{{"channel":"news","data":"hello"}}' {local}/v1/messages""",
+        f"{local}/  in a browser",
+    ):
+        console.print(Text("  " + line, "green"))
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object per line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(entry).decode()
+
+
+def _set_up_logging(wanted: Settings) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    if wanted.server.log_format == "json":
+        handler.setFormatter(_JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=wanted.server.log_level.upper(), handlers=[handler], force=True)
