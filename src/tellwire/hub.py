@@ -277,7 +277,10 @@ class Hub:
                 return Placement(subscriptions, newest, gap, [], newest.seq)
         first = slice_.messages[0].seq - 1 if slice_.messages else slice_.position.seq
         begin = Position(slice_.position.epoch, first)
-        return Placement(subscriptions, begin, slice_.gap, slice_.messages, slice_.position.seq)
+        # `last` counts messages, however large: what goes beyond a bite is read when the socket has taken that.
+        messages, more = take_bite(slice_.messages, 0, self.read_bite_bytes)
+        reached = messages[-1].seq if more else slice_.position.seq
+        return Placement(subscriptions, begin, slice_.gap, messages, reached)
 
     def resolve(self, since: Since) -> Position | None:
         """Turn what a reader asked for into a position to read after; None is the beginning."""

@@ -34,6 +34,7 @@ from tellwire.protocol.commands import (
 from tellwire.protocol.data import check_data
 from tellwire.protocol.encodings import Encoding
 from tellwire.protocol.pushes import Connected, Pong, Published, Push, Subscribed, Unsubscribed
+from tellwire.runs import take_bite
 from tellwire.subscriber import Door, Subscriber
 from tellwire.tasks import Tasks
 
@@ -263,14 +264,16 @@ class Node:
     ) -> Slice:
         """Read what comes after a cursor, at most `limit` messages, without waiting for more."""
         wanted = self.wanted(channels, None)
+        limit_bytes = self.limits.request_max_bytes
         if last is not None:
             if since is not None:
                 raise BadRequest("since and last exclude each other: give the one or the other")
-            return await self.broker.read_back(wanted, None, check_count("last", last))
+            newest = await self.broker.read_back(wanted, None, check_count("last", last))
+            messages, more = take_bite(newest.messages, 0, limit_bytes, limit)
+            return Slice(messages, Position(newest.position.epoch, messages[-1].seq), newest.gap) if more else newest
         start = parse_since(since)
         if start == "now":
             return Slice([], self.broker.head, None)
-        limit_bytes = self.limits.request_max_bytes
         slice_ = await self.broker.read(wanted, self.hub.resolve(start), limit_bytes, limit)
         gap = slice_.gap
         if gap is not None and on_gap == "newest":
@@ -284,7 +287,9 @@ class Node:
         if start == "earliest":
             return Slice([], self.broker.head, None)
         position = None if start == "now" else self.hub.resolve(start)
-        return await self.broker.read_back(self.wanted(channels, None), position, limit)
+        slice_ = await self.broker.read_back(self.wanted(channels, None), position, limit)
+        newest_first, _ = take_bite(slice_.messages[::-1], 0, self.limits.request_max_bytes)
+        return Slice(newest_first[::-1], slice_.position, slice_.gap)
 
 
 def check_count(name: str, count: int, least: int = 0) -> int:
