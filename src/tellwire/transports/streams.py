@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from abc import abstractmethod
 
 from tellwire.errors import CloseCode
-from tellwire.hub import Placement
+from tellwire.hub import DEAD_AFTER_BEATS, Placement
 from tellwire.node import Node
 from tellwire.protocol import sse
 from tellwire.protocol.encodings import Batch, Encoding, EventStreamEncoding, LinesEncoding, event_stream, lines
@@ -42,6 +43,11 @@ class DirectStreamDoor(SocketWriter):
         self._chunked = chunked
         self.encoding = encoding
         self.subscriber: Subscriber | None = None
+        sock = transport.get_extra_info("socket")
+        if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+            # A reader that only reads cannot be heard; but its kernel acknowledges the signs of life (RFC 5482).
+            dead_after_ms = int(node.limits.heartbeat_s * DEAD_AFTER_BEATS / 2 * 1000)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, dead_after_ms)
 
     def on_full(self) -> None:
         self.writable = False
