@@ -1,6 +1,6 @@
 """Write docs/reference/cli.md out of the commands' own help.
 
-Run as ``python docs/cli_page.py``; tests/docs/test_docs.py fails while the page is not up to date.
+``make docs`` runs it; tests/docs/test_docs.py fails while the page is not up to date.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Write spec/codes.json, and the tables of codes in the spec and the reference, out of ``tellwire.errors``.
 
-Run as ``python docs/code_tables.py``; tests/spec/test_codes.py fails while what is written is not up to date.
+``make docs`` runs it; tests/spec/test_codes.py fails while what is written is not up to date.
 """
 
 from __future__ import annotations

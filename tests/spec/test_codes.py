@@ -17,13 +17,13 @@ def codes() -> dict[str, Any]:
 
 
 def test_codes_json_is_what_the_code_says() -> None:
-    assert code_tables.CODES.read_text() == code_tables.codes_json(), "run python docs/code_tables.py"
+    assert code_tables.CODES.read_text() == code_tables.codes_json(), "run make docs"
 
 
 @pytest.mark.parametrize("page", code_tables.PAGES, ids=lambda page: page.name)
 def test_pages_hold_the_tables_as_they_are_now(page: Any) -> None:
     text = page.read_text()
-    assert text == code_tables.with_tables(text), "run python docs/code_tables.py"
+    assert text == code_tables.with_tables(text), "run make docs"
     for name in code_tables.tables():
         assert f"<!-- codes: {name} -->" in text
 
