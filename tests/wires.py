@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
+import select
 import socket
 import ssl
 import struct
@@ -58,6 +59,15 @@ class Connection:
     def send(self, data: bytes) -> None:
         """Send all of `data`."""
         self.socket.sendall(data)
+
+    def send_while_taken(self, piece: bytes, most: int) -> int:
+        """Send `piece` again and again until the server takes no more, or `most` bytes; return how many it took."""
+        self.socket.setblocking(False)
+        sent = 0
+        while sent < most and select.select([], [self.socket], [], 0.5)[1]:
+            sent += self.socket.send(memoryview(piece)[sent % len(piece) :])
+        self.socket.settimeout(WATCHDOG_S)
+        return sent
 
     def read_exactly(self, count: int) -> bytes:
         """Read `count` bytes; raises Closed where fewer come."""

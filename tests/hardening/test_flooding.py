@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import select
 from collections.abc import Callable
 
 from tests.readers import target
@@ -13,21 +12,12 @@ from tests.wires import TEXT, Http, WebSocket, write_frame
 MEGABYTE = 1_000_000
 
 
-def send_while_taken(wire: Http, piece: bytes, most: int) -> int:
-    """Send as long as the server takes it, `most` bytes at most; return how many it took."""
-    wire.socket.setblocking(False)
-    sent = 0
-    while sent < most and select.select([], [wire.socket], [], 0.5)[1]:
-        sent += wire.socket.send(piece)
-    return sent
-
-
 def test_peer_that_never_reads_its_answers_is_no_longer_read_from(server: Server, channel: str) -> None:
     with WebSocket(server, receive_buffer=4096) as wire:
         command = {"type": "publish", "ref": "r" * 1000, "channel": channel, "data": 1, "ephemeral": True}
         frames = write_frame(TEXT, json.dumps(command).encode()) * 60
         before = server.rss
-        sent = send_while_taken(wire, frames, 100 * MEGABYTE)
+        sent = wire.send_while_taken(frames, 100 * MEGABYTE)
         assert sent < 100 * MEGABYTE, "the server goes on reading from a peer that reads nothing"
         assert server.rss - before < 16 * MEGABYTE
 
@@ -36,7 +26,7 @@ def test_peer_that_never_reads_its_errors_is_no_longer_read_from(server: Server)
     with WebSocket(server, receive_buffer=4096) as wire:
         frames = write_frame(TEXT, b'{"type":"nonsense","ref":"%b"}' % (b"r" * 1000)) * 60
         before = server.rss
-        assert send_while_taken(wire, frames, 100 * MEGABYTE) < 100 * MEGABYTE
+        assert wire.send_while_taken(frames, 100 * MEGABYTE) < 100 * MEGABYTE
         assert server.rss - before < 16 * MEGABYTE
 
 
@@ -122,7 +112,7 @@ def test_requests_behind_a_waiting_poll_are_bounded(server: Server, channel: str
         request = f"GET {path} HTTP/1.1\r\nHost: {http.host}\r\n\r\n".encode()
         http.send(request)
         assert http.is_silent()
-        sent = send_while_taken(http, request * 400, 100 * MEGABYTE)
+        sent = http.send_while_taken(request * 400, 100 * MEGABYTE)
         assert sent < 100 * MEGABYTE
         assert server.rss - before < 16 * MEGABYTE
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.readers import EventReader, LineReader, SocketReader, target
 from tests.serving import Server
-from tests.wires import Http, Refused, WebSocket
+from tests.wires import TEXT, Http, Refused, WebSocket, write_frame
 
 FOREIGN = pytest.mark.parametrize("kind", ["uvicorn", "hypercorn"])
 
@@ -67,6 +67,18 @@ def test_websocket_that_stops_reading_costs_its_buffers_and_no_more(
         while pushes[-1].get("data") != "end":
             pushes.append(stalled.read())
         assert [push["reason"] for push in pushes if push["type"] == "gap"] == ["slow"]
+
+
+def test_peer_that_never_reads_its_answers_is_no_longer_read_from(
+    foreign_servers: Callable[[str], Server], channel: str
+) -> None:
+    """However large they are: a ``ref`` comes back as it was."""
+    server = foreign_servers("uvicorn")
+    with WebSocket(server, receive_buffer=4096) as wire:
+        before = server.rss
+        frame = write_frame(TEXT, b'{"type":"ping","ref":"%b"}' % (b"r" * 200_000))
+        assert wire.send_while_taken(frame, 400_000_000) < 400_000_000
+        assert server.rss - before < 32_000_000
 
 
 @FOREIGN

@@ -11,7 +11,7 @@ import pytest
 
 from tests.readers import EventReader, LineReader, target
 from tests.serving import Server
-from tests.wires import Closed, Http, WebSocket
+from tests.wires import Closed, Http, WebSocket, handshake_fields
 
 
 def test_every_reader_is_told_and_the_server_ends_with_0(start_server: Callable[..., Server], channel: str) -> None:
@@ -69,12 +69,16 @@ def test_new_connections_are_refused_while_it_drains(start_server: Callable[...,
             pass
         # The listener is closed; on a connection that is open still, the answer is that this node goes.
         assert http.get("/readyz").json() == {"ready": False}
-        answer = http.get(target("/v1/events", (channel,), {}))
+        # What is under way is still done.
+        assert http.post("/v1/messages", {"channel": channel, "data": 1}).status == 200
+        for path, parameters in (("/v1/events", {}), ("/v1/stream", {}), ("/v1/messages", {"wait": 1})):
+            answer = http.get(target(path, (channel,), parameters))
+            assert (answer.status, answer.code) == (503, "draining")
+        http.send_request("GET", "/v1/ws", headers=handshake_fields())
+        answer = http.read_response()
         assert (answer.status, answer.code) == (503, "draining")
         with pytest.raises(ConnectionRefusedError):
             Http(server)
-        # What is under way is still done.
-        assert http.post("/v1/messages", {"channel": channel, "data": 1}).status == 200
     assert server.wait() == 0
 
 

@@ -97,6 +97,15 @@ def test_bad_query_is_refused(any_server: Server, query: str, code: str) -> None
         assert (answer.status, answer.code) == (400, code)
 
 
+def test_parameter_that_is_given_twice_counts_once_and_unknown_ones_not_at_all(
+    any_server: Server, channel: str
+) -> None:
+    any_server.publish_all([{"channel": channel, "data": number} for number in range(4)])
+    with Http(any_server) as http:
+        page = http.get(poll_target(channel, channel, last=1, color="red") + "&last=3&last=x").json()
+        assert data(page) == [3]
+
+
 def test_waiting_poll_is_answered_by_the_next_message(any_server: Server, channel: str) -> None:
     start = any_server.publish(channel, 0)
     with Http(any_server) as http:

@@ -19,11 +19,9 @@ from tellwire.transports.conversation import Conversation
 from tellwire.transports.direct import WEBSOCKET, Connections, DirectWebSocketProtocol
 from tellwire.transports.frames import FrameProtocol
 from tellwire.transports.requests import Receive, Scope, Send, problem
+from tellwire.transports.writer import KEPT_MAX_BYTES
 
 TRANSPORT = "websocket"
-
-ANSWERS_MAX = 1000
-"""Answers that may wait for a peer, on plain ASGI, before no more of its commands are read."""
 
 
 class WebSocketDoor(FrameProtocol):
@@ -87,6 +85,7 @@ class AsgiWebSocketDoor:
         self._receive = receive
         self._send = send
         self._out: deque[bytes] = deque()
+        self._size = 0  # bytes in it
         self._wake = asyncio.Event()
         self._close: tuple[CloseCode, str] | None = None
         self._is_dead = False
@@ -99,13 +98,16 @@ class AsgiWebSocketDoor:
         self._conversation = Conversation(node, self, self.subscriber, Session(codec))
 
     def write(self, batch: tuple[bytes, ...]) -> None:
-        self._out += batch
+        self._keep(batch)
         self.writable = False
-        self._wake.set()
 
     def send(self, push: Push) -> None:
-        self._out += self._encoding.push(push)
+        self._keep(self._encoding.push(push))
         self._drained.clear()
+
+    def _keep(self, batch: tuple[bytes, ...]) -> None:
+        self._out += batch
+        self._size += sum(map(len, batch))
         self._wake.set()
 
     def close(self, code: CloseCode, reason: str, reconnect_in_ms: int | None = None) -> None:
@@ -148,11 +150,12 @@ class AsgiWebSocketDoor:
                 payload = message.get("bytes") if text is None else text.encode()
                 self._conversation.receive(payload or b"", binary=text is None)
                 await self._may_read.wait()
-                if len(self._out) > ANSWERS_MAX:
+                if self._size > KEPT_MAX_BYTES:
                     await self._drained.wait()
         finally:
             self._close = self._close or (CloseCode.NORMAL, "")
             self._out.clear()
+            self._size = 0
             self._wake.set()
 
     async def _write(self) -> None:
@@ -161,6 +164,7 @@ class AsgiWebSocketDoor:
             self._wake.clear()
             while self._out:
                 payload = self._out.popleft()
+                self._size -= len(payload)
                 if self._codec.binary:
                     await self._send({"type": "websocket.send", "bytes": payload})
                 else:
