@@ -1,0 +1,308 @@
+/** The page: four lanes on one channel, a form that publishes, and the books that compare what arrived. */
+
+import { LaneView, grouped } from "./lane_view.js";
+import { LongPollLane } from "./lanes/longpoll.js";
+import { readPage } from "./lanes/page.js";
+import { PollLane } from "./lanes/poll.js";
+import { SseLane } from "./lanes/sse.js";
+import { WebSocketLane } from "./lanes/websocket.js";
+import { Ledger, parsePosition } from "./ledger.js";
+import { now, publish, sentAt } from "./publisher.js";
+
+/** @typedef {import("./lanes/wire.js").LaneState | "cut"} State */
+
+const LANES = [
+  { key: "poll", name: "Short polling", about: "GET, once a second", Lane: PollLane },
+  { key: "longpoll", name: "Long polling", about: "GET that waits for news", Lane: LongPollLane },
+  { key: "sse", name: "SSE", about: "EventSource, one endless answer", Lane: SseLane },
+  { key: "websocket", name: "WebSocket", about: "both ways, one connection", Lane: WebSocketLane },
+];
+
+/** @type {Record<State, string>} */
+const STATES = { opening: "opening", live: "live", waiting: "reconnecting", failed: "failed", cut: "cut" };
+
+/** @template {HTMLElement} T @param {string} id @returns {T} */
+function get(id) {
+  return /** @type {T} */ (document.getElementById(id));
+}
+
+/** @type {Ledger} */
+let ledger;
+let channel = "";
+let isDirty = false;
+
+/** Draw with the next frame, however much happens before it. */
+function touch() {
+  if (isDirty) return;
+  isDirty = true;
+  requestAnimationFrame(draw);
+}
+
+/** Tell those who do not see it. @param {string} text */
+function announce(text) {
+  get("announcer").textContent = text;
+}
+
+/** One lane with its connection, its place and its part of the page. */
+class Track {
+  cursor = "";
+  /** @type {State} */
+  state = "opening";
+  #openedAt = 0;
+  #isResuming = false;
+  #endOfCut = 0;
+  /** @type {ReturnType<typeof setInterval> | undefined} */
+  #countdown;
+  /** @type {import("./lanes/wire.js").Lane | undefined} */
+  #lane;
+
+  /** @param {typeof LANES[number]} kind @param {number} index */
+  constructor(kind, index) {
+    this.kind = kind;
+    this.index = index;
+    this.view = new LaneView(get("lane-template"), kind);
+    this.view.parts.cut.addEventListener("click", () => (this.state === "cut" ? this.resume() : this.cut()));
+    this.view.showCut("Cut", false);
+  }
+
+  /** @param {string} cursor */
+  start(cursor) {
+    clearInterval(this.#countdown);
+    this.#lane?.close();
+    this.#isResuming = false;
+    this.view.clear();
+    this.view.showCut("Cut", false);
+    this.cursor = cursor;
+    this.view.showCursor(cursor);
+    this.#lane = new this.kind.Lane(channel, this.#events());
+    this.#lane.open(cursor);
+  }
+
+  /** @returns {import("./lanes/wire.js").LaneEvents} */
+  #events() {
+    return {
+      onstate: (state, detail) => {
+        if (state === "live" && this.state !== "live") this.#openedAt = now();
+        if (state === "waiting") this.#isResuming = true;
+        this.#setState(state, detail);
+      },
+      onmessages: (messages, cursor) => {
+        const at = now();
+        const [epoch] = parsePosition(cursor);
+        for (const message of messages) {
+          const sent = sentAt(message.data);
+          const isLate = sent !== undefined && sent < this.#openedAt;
+          if (message.seq !== undefined) {
+            if (this.#isResuming) this.#noteResume();
+            ledger.received(this.index, epoch, message.seq);
+          }
+          this.view.addMessage(message, sent === undefined ? undefined : at - sent, isLate);
+        }
+        this.cursor = cursor;
+        ledger.reached(this.index, cursor);
+        this.view.showCursor(cursor);
+        touch();
+      },
+      ongap: (gap) => {
+        ledger.gap(this.index, gap);
+        this.cursor = gap.to;
+        this.view.addNote(`gap (${gap.reason}): messages after ${gap.from} up to ${gap.to} may be missing`, "gap");
+        announce(`${this.kind.name}: a gap, reason ${gap.reason}`);
+        touch();
+      },
+      onbytes: (exact, estimated) => {
+        this.view.addBytes(exact, estimated);
+        touch();
+      },
+    };
+  }
+
+  #noteResume() {
+    this.#isResuming = false;
+    this.view.addNote(`went on after ${this.cursor}`, "resume");
+  }
+
+  /** @param {State} state @param {string} [detail] */
+  #setState(state, detail) {
+    this.state = state;
+    this.view.showState(state, STATES[state], detail);
+    touch();
+  }
+
+  /** Close the connection for the chosen time, and come back with the cursor. */
+  cut() {
+    if (this.state === "cut" || !this.#lane) return;
+    const seconds = Number(get("cut-seconds").value);
+    this.#lane.close();
+    this.#isResuming = true;
+    this.#setState("cut");
+    this.#endOfCut = performance.now() + seconds * 1000;
+    this.view.showCut(`Reconnect (${seconds} s)`, true);
+    announce(`${this.kind.name} is cut for ${seconds} seconds`);
+    this.#countdown = setInterval(() => {
+      const left = Math.ceil((this.#endOfCut - performance.now()) / 1000);
+      if (left <= 0) this.resume();
+      else this.view.showCut(`Reconnect (${left} s)`, true);
+    }, 200);
+  }
+
+  resume() {
+    clearInterval(this.#countdown);
+    this.view.showCut("Cut", false);
+    announce(`${this.kind.name} comes back`);
+    this.#lane?.open(this.cursor);
+  }
+}
+
+const tracks = LANES.map((kind, index) => new Track(kind, index));
+get("lanes").append(...tracks.map((track) => track.view.root));
+
+/** @param {Track[]} some */
+function names(some) {
+  return some.map((track) => track.kind.name).join(", ");
+}
+
+function draw() {
+  isDirty = false;
+  if (!ledger) return;
+  const verdicts = tracks.map((track) => ledger.verdict(track.index));
+  for (const track of tracks) {
+    track.view.draw(verdicts[track.index], ledger.newest(track.index, track.view.tickCount));
+  }
+  const faulty = tracks.filter(({ index }) => {
+    const { lost, twice, disordered } = verdicts[index];
+    return lost + twice + disordered > 0;
+  });
+  const behind = tracks.filter(({ index }) => verdicts[index].pending > 0);
+  const most = Math.max(...verdicts.map(({ received, told, pending }) => received + told + pending));
+  const verdict = get("verdict");
+  let text = `All four agree: ${grouped(most)} ${most === 1 ? "message" : "messages"}, none lost, none twice.`;
+  if (faulty.length > 0) text = `Something is wrong on ${names(faulty)}.`;
+  else if (most === 0) text = "Four connections, one channel. Publish something.";
+  else if (behind.length > 0) text = `${grouped(most)} published. Still to come on ${names(behind)}; nothing lost.`;
+  verdict.dataset.kind = faulty.length > 0 ? "fault" : behind.length > 0 ? "behind" : "agree";
+  if (verdict.textContent !== text) verdict.textContent = text;
+  const isAnyLive = tracks.some((track) => track.state !== "cut");
+  get("cut-all").textContent = isAnyLive ? "Cut all four" : "Reconnect all four";
+}
+
+// The channel
+
+/** @type {AbortController | undefined} */
+let choosing;
+
+/** Where all four begin, so that they can be compared. @param {string} name @param {AbortSignal} signal */
+async function beginning(name, signal) {
+  if (get("start").value === "now") return (await readPage(name, "now", { signal })).page.cursor;
+  const { page } = await readPage(name, "earliest", { limit: 1, signal });
+  const seq = page.messages[0]?.seq;
+  return seq === undefined ? page.cursor : `${parsePosition(page.cursor)[0]}.${seq - 1}`;
+}
+
+async function choose() {
+  const name = get("channel").value.trim();
+  choosing?.abort();
+  choosing = new AbortController();
+  const { signal } = choosing;
+  try {
+    const cursor = await beginning(name, signal);
+    if (signal.aborted) return;
+    channel = name;
+    ledger = new Ledger(tracks.length, cursor);
+    for (const track of tracks) track.start(cursor);
+    get("publish").dataset.ready = "true";
+    history.replaceState(null, "", `#${encodeURIComponent(name)}`);
+    complain("");
+    touch();
+  } catch (error) {
+    if (!signal.aborted) complain(`Cannot read ${name}: ${reason(error)}`);
+  }
+}
+
+// Publishing
+
+/** @param {unknown} error */
+function reason(error) {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** @param {string} text */
+function complain(text) {
+  get("complaint").textContent = text;
+}
+
+/** @param {unknown[]} items */
+async function send(items) {
+  if (!channel || items.length === 0) return;
+  try {
+    for (const position of await publish(channel, items)) ledger.published(position);
+    complain("");
+  } catch (error) {
+    complain(`Not published: ${reason(error)}`);
+  }
+  touch();
+}
+
+/** What the form holds: one message, or one for each line. Raises SyntaxError for what is not JSON. */
+function written() {
+  const form = new FormData(get("publish"));
+  const text = String(form.get("body"));
+  const pieces = form.has("lines") ? text.split("\n").filter((line) => line.trim()) : [text];
+  return pieces.map((piece, index) => {
+    if (form.get("kind") !== "json") return { text: piece };
+    try {
+      return JSON.parse(piece);
+    } catch (error) {
+      throw new SyntaxError(`${pieces.length > 1 ? `line ${index + 1}` : "this"} is not JSON: ${reason(error)}`);
+    }
+  });
+}
+
+get("publish").addEventListener("submit", (event) => {
+  event.preventDefault();
+  try {
+    void send(written());
+  } catch (error) {
+    complain(reason(error));
+  }
+});
+
+get("body").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) get("publish").requestSubmit();
+});
+
+get("burst").addEventListener("click", () => {
+  const size = Math.min(Math.max(1, Number(get("burst-size").value) || 1), 5000);
+  void send(Array.from({ length: size }, (_, index) => ({ text: `burst ${index + 1} of ${size}` })));
+});
+
+/** @type {ReturnType<typeof setInterval> | undefined} */
+let stream;
+let streamed = 0;
+
+get("stream").addEventListener("click", () => {
+  const isOn = stream === undefined;
+  if (isOn) stream = setInterval(() => void send([{ text: `tick ${(streamed += 1)}` }]), 250);
+  else stream = void clearInterval(stream);
+  get("stream").setAttribute("aria-pressed", String(isOn));
+});
+
+get("cut-all").addEventListener("click", () => {
+  const live = tracks.filter((track) => track.state !== "cut");
+  if (live.length > 0) for (const track of live) track.cut();
+  else for (const track of tracks) track.resume();
+});
+
+get("choose").addEventListener("submit", (event) => {
+  event.preventDefault();
+  void choose();
+});
+
+addEventListener("resize", touch);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", touch);
+
+// A page that is put away (back/forward cache) must not hold connections; brought back, it begins anew.
+addEventListener("pageshow", (event) => event.persisted && void choose());
+
+get("channel").value = decodeURIComponent(location.hash.slice(1)) || "news";
+void choose();

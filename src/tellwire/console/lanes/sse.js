@@ -1,0 +1,73 @@
+import { Backoff } from "./backoff.js";
+import { CHUNK, STREAM_HEAD, requestSize, utf8 } from "./size.js";
+import { address } from "./wire.js";
+
+/**
+ * Server-Sent Events. The browser's EventSource reconnects by itself and says in `Last-Event-ID` where it was; only
+ * after close(), or an answer that is no stream, do we say so ourselves, with `since`.
+ */
+export class SseLane {
+  #cursor = "";
+  #backoff = new Backoff();
+  /** @type {EventSource | undefined} */
+  #source;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
+
+  /** @param {string} channel @param {import("./wire.js").LaneEvents} events */
+  constructor(channel, events) {
+    this.channel = channel;
+    this.events = events;
+  }
+
+  /** @param {string} cursor */
+  open(cursor) {
+    this.#cursor = cursor;
+    this.events.onstate("opening");
+    // `envelope` wraps what was published with its seq, id and time.
+    const url = address("v1/events", { channel: this.channel, since: cursor, envelope: "1" });
+    const source = new EventSource(url);
+    this.#source = source;
+
+    source.onopen = () => {
+      this.#backoff.reset();
+      this.events.onstate("live");
+      this.events.onbytes(0, requestSize(url) + STREAM_HEAD);
+    };
+
+    source.onmessage = (event) => {
+      if (event.lastEventId) this.#cursor = event.lastEventId;
+      this.#count(event, "");
+      this.events.onmessages([JSON.parse(event.data)], this.#cursor);
+    };
+
+    source.addEventListener("gap", (event) => {
+      const gap = JSON.parse(event.data);
+      if (gap.reason === "epoch") this.#cursor = gap.to;
+      this.#count(event, "event: gap\n");
+      this.events.ongap(gap);
+    });
+
+    source.onerror = () => {
+      if (source.readyState === EventSource.CONNECTING) {
+        this.events.onstate("waiting", "the browser reconnects");
+        return;
+      }
+      // The answer was an error, after which an EventSource gives up. We do not.
+      const wait_ms = this.#backoff.next();
+      this.events.onstate("waiting", "the server refused the stream");
+      this.#timer = setTimeout(() => this.open(this.#cursor), wait_ms);
+    };
+  }
+
+  close() {
+    clearTimeout(this.#timer);
+    this.#source?.close();
+  }
+
+  /** @param {MessageEvent<string>} event @param {string} name */
+  #count(event, name) {
+    const text = `id: ${event.lastEventId}\n${name}data: \n\n`;
+    this.events.onbytes(text.length + utf8(event.data), CHUNK);
+  }
+}
