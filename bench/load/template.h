@@ -1,0 +1,37 @@
+/* Texts with {room}, {ref} and {data} in them, filled in for each message sent. */
+#ifndef TEMPLATE_H
+#define TEMPLATE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* What stands before the time stamp in every payload; nothing else that a server sends may hold it. */
+#define MARK "~T"
+#define MARK_LEN 2
+#define STAMP_DIGITS 19
+
+typedef struct {
+    enum { LITERAL, ROOM, REF, DATA } kind;
+    const char *text;
+    size_t len;
+} piece;
+
+typedef struct {
+    piece pieces[16];
+    int count;
+    size_t data_bytes;
+} template;
+
+/* Cut `text`, which has to stay where it is, into its pieces. */
+void template_parse(template *t, const char *text, size_t data_bytes);
+
+/* The most bytes that one filled-in text can have. */
+size_t template_max(const template *t);
+
+/* Write the text to `out`; return its length. {data} is MARK, `stamp` in 19 digits, and x up to data_bytes. */
+size_t template_fill(const template *t, char *out, unsigned room, uint64_t ref, uint64_t stamp);
+
+/* Read the 19 digits that template_fill wrote. */
+uint64_t stamp_parse(const char *digits);
+
+#endif

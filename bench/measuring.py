@@ -1,0 +1,181 @@
+"""How a figure is found: spreads over runs, the search for the highest rate that holds, servers set up for it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Self
+
+from children import Child, free_port
+from contenders import Contender, Places
+from generator import Figures, Generator, remarks
+
+P99_MAX_US = 50_000
+"""Beyond this the 99th percentile of the delivery latency counts as fallen behind."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long everything may take, in seconds and in runs."""
+
+    runs: int
+    searches: int
+    step_s: float
+    final_s: float
+    paced_s: float
+    closeness: float
+    """A search ends when the lowest failed rate is at most this many times the highest that held."""
+
+
+QUICK = Effort(runs=3, searches=1, step_s=1.5, final_s=10, paced_s=3, closeness=1.1)
+FULL = Effort(runs=5, searches=3, step_s=3, final_s=10, paced_s=10, closeness=1.04)
+
+
+@dataclass
+class Entry:
+    """What one server did in one row."""
+
+    server: str
+    settings: str
+    figures: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Metric to median, min and max."""
+    load_share: float | None = None
+    """CPU share of the load generator, at most."""
+    load_limit: float | None = None
+    """What the load generator could have done with all of its core, in the row's first metric."""
+    remarks: list[str] = field(default_factory=list)
+    raw: list[Figures] = field(default_factory=list)
+
+    def median(self, metric: str) -> float | None:
+        """Return the metric's median, None where it was not measured."""
+        return self.figures[metric]["median"] if metric in self.figures else None
+
+
+@dataclass
+class Bench:
+    """What all rows share."""
+
+    places: Places
+    effort: Effort
+    many: int
+    """Connections in the rows with 10,000: fewer where the limit on open files is lower."""
+    say: Callable[[str], None]
+
+
+def spread(values: Iterable[float]) -> dict[str, float]:
+    """Return median, min and max."""
+    found = list(values)
+    return {"median": statistics.median(found), "min": min(found), "max": max(found), "runs": len(found)}
+
+
+class Bed:
+    """A server with the load generator's connections to it; made anew when a measurement left it with a backlog."""
+
+    def __init__(self, bench: Bench, contender: Contender, talk: str, **settings: object) -> None:
+        self._bench = bench
+        self._contender = contender
+        self._settings: Mapping[str, object] = {**contender.talks[talk], **settings}
+        self._stack = ExitStack()
+        self.server: Child | None = None
+        self.load: Generator | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.reset()
+
+    def open(self) -> Generator:
+        """Return the load generator, connected."""
+        if self.load is None:
+            self.server = self._stack.enter_context(start(self._bench.places, self._contender))
+            binary = self._bench.places.cache / "load"
+            self.load = self._stack.enter_context(Generator(binary, self.server, self._settings))
+        return self.load
+
+    def reset(self) -> None:
+        """End both."""
+        self._stack.close()
+        self.server = self.load = None
+
+    def fan(self, rate: float, secs: float, *, warm: float = 0.5) -> Figures:
+        """Publish at `rate`; what is left undelivered goes with the server."""
+        figures = self.open().fan(rate, secs, warm=warm)
+        if figures["delivered"] < figures["expected"] or figures["closed"]:
+            self.reset()
+        return figures
+
+
+def start(places: Places, contender: Contender) -> Child:
+    """Return the server, to be entered."""
+    port = free_port()
+    name = "".join(c if c.isalnum() else "-" for c in contender.name.lower())
+    return Child(contender.name, contender.command(places, port), port, places.cache / "logs" / f"{name}.log")
+
+
+def is_held(figures: Figures) -> bool:
+    """Tell whether everything was published in time, arrived, and arrived in time."""
+    return (
+        figures["sent"] == figures["planned"]
+        and figures["delivered"] == figures["expected"]
+        and figures["p99_us"] <= P99_MAX_US
+        and not (figures["gaps"] or figures["errors"] or figures["closed"])
+    )
+
+
+def highest_rate(bench: Bench, bed: Bed, first: float) -> Figures | None:
+    """Return the figures of the highest rate held for `final_s`, None where none was.
+
+    Doubles the rate until it fails, closes in, and then holds what it found for longer, a little less each time that
+    it does not hold. A failure counts only when it comes twice: one hiccup of the machine is not the server's limit.
+    """
+    effort = bench.effort
+
+    def holds(rate: float, secs: float, tries: int) -> Figures | None:
+        for _ in range(tries):
+            figures = bed.fan(rate, secs)
+            bench.say(f"    {rate:,.0f}/s for {secs:g} s: {_verdict(figures)}")
+            if is_held(figures):
+                return figures
+        return None
+
+    low, high = 0.0, 0.0
+    rate = first
+    while rate >= 1 and not (low and high and high / low <= effort.closeness):
+        if holds(rate, effort.step_s, 2):
+            low = rate
+        else:
+            high = rate
+        rate = low * 2 if not high else high / 2 if not low else (low * high) ** 0.5
+    for _ in range(6):
+        if low < 1:
+            break
+        figures = holds(low, effort.final_s, 1)
+        if figures is not None:
+            return figures
+        low *= 0.88
+    return None
+
+
+def _verdict(figures: Figures) -> str:
+    if is_held(figures):
+        return f"held, p99 {figures['p99_us'] / 1000:.1f} ms"
+    missing = figures["expected"] - figures["delivered"]
+    return (
+        f"not held: p99 {figures['p99_us'] / 1000:.1f} ms, {missing:,} of {figures['expected']:,} missing, "
+        f"{figures['planned'] - figures['sent']:,} not sent, {figures['gaps']} gaps {figures['trouble']}"
+    )
+
+
+def fill(entry: Entry, runs: list[Figures], metrics: Mapping[str, Callable[[Figures], float]]) -> Entry:
+    """Put the metrics of all runs into the entry; the first one is what the load generator's limit is told in."""
+    for number, (metric, of) in enumerate(metrics.items()):
+        entry.figures[metric] = spread(of(run) for run in runs)
+        if number == 0:
+            entry.load_limit = spread(of(run) / max(run["own_cpu_share"], 0.001) for run in runs)["median"]
+    entry.load_share = max(run["own_cpu_share"] for run in runs)
+    entry.remarks = list(dict.fromkeys([*entry.remarks, *(remark for run in runs for remark in remarks(run))]))
+    entry.raw += runs
+    return entry

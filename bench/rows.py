@@ -1,0 +1,305 @@
+"""The rows of the table, one function each: what is measured, of whom, and which ratio is aimed for."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from children import Child
+from contenders import (
+    BARE_ACKS,
+    NCHAN,
+    SEND_LOOP,
+    SOCKETIO,
+    STARLETTE,
+    UWEBSOCKETS,
+    Contender,
+    recovering,
+    tellwire,
+)
+from generator import Figures, Generator
+from measuring import Bed, Bench, Entry, fill, highest_rate, spread, start
+
+SUBSCRIBERS = 1000
+ROOMS = 100
+ROOM_MEMBERS = 10
+PACED_RATE = 50
+GROWTH_DELIVERIES = 50_000
+"""Deliveries a second while the cost of each is measured, whatever the number of subscribers."""
+WINDOW = 256
+RECOVERED = 10
+
+TELLWIRE = tellwire()
+OVER_SSE = tellwire(name="Tellwire, SSE")
+SQLITE = tellwire("sqlite:///{cache}/bench.db", "Tellwire, SQLite")
+
+MESSAGES = "messages/s"
+DELIVERIES = "deliveries/s"
+P99 = "p99 latency, ms"
+CPU = "CPU per delivery, µs"
+RSS = "resident KiB per connection"
+PSS = "proportional KiB per connection"
+ACKS = "acknowledged/s"
+CLIENTS = "clients/s"
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A comparison the project aims at; ``value`` is None where a side was not measured."""
+
+    text: str
+    value: float | None
+    goal: float
+    at_least: bool
+
+    @property
+    def is_met(self) -> bool | None:
+        if self.value is None:
+            return None
+        return self.value >= self.goal if self.at_least else self.value <= self.goal
+
+
+@dataclass
+class Row:
+    """One measured row."""
+
+    key: str
+    title: str
+    entries: list[Entry] = field(default_factory=list)
+    ratios: list[Ratio] = field(default_factory=list)
+
+    def compare(
+        self, metric: str, one: Contender | float, other: Contender | float, goal: float, *, at_least: bool
+    ) -> None:
+        """Add the ratio of two servers' medians; a number stands for itself."""
+        sides = [self._side(side, metric) for side in (one, other)]
+        names = [side.name if isinstance(side, Contender) else f"{side:,g}" for side in (one, other)]
+        value = sides[0] / sides[1] if sides[0] and sides[1] else None
+        self.ratios.append(Ratio(f"{metric}: {names[0]} / {names[1]}", value, goal, at_least))
+
+    def _side(self, side: Contender | float, metric: str) -> float | None:
+        if not isinstance(side, Contender):
+            return side
+        return next((entry.median(metric) for entry in self.entries if entry.server == side.name), None)
+
+
+def _each(bench: Bench, row: Row, contenders: Sequence[Contender]) -> list[tuple[Contender, Entry]]:
+    """Add an entry for each contender; return those that can be measured."""
+    present = []
+    for contender in contenders:
+        entry = Entry(contender.name, contender.settings)
+        row.entries.append(entry)
+        missing = contender.missing(bench.places)
+        if missing is not None:
+            entry.remarks.append(f"not measured: {missing}")
+            bench.say(f"  {contender.name}: {missing}")
+        else:
+            present.append((contender, entry))
+    return present
+
+
+def _search(bench: Bench, contender: Contender, entry: Entry, talk: str, first: float, **settings: object) -> None:
+    receivers = SUBSCRIBERS // int(str(settings.get("rooms", 1)))
+    found = []
+    for _ in range(bench.effort.searches):
+        bench.say(f"  {contender.name}")
+        with Bed(bench, contender, talk, count=SUBSCRIBERS, **settings) as bed:
+            figures = highest_rate(bench, bed, first)
+        if figures is not None:
+            found.append(figures)
+    if not found:
+        entry.remarks.append("no rate was held")
+        return
+    metrics: dict[str, Callable[[Figures], float]] = {
+        DELIVERIES: lambda run: run["rate"] * receivers,
+        MESSAGES: lambda run: run["rate"],
+        P99: lambda run: run["p99_us"] / 1000,
+        CPU: _cpu_us,
+    }
+    fill(entry, found, metrics)
+
+
+def _cpu_us(run: Figures) -> float:
+    return float(run["server_cpu_s"] * 1e6 / max(run["delivered"], 1))
+
+
+def fanout(bench: Bench) -> Row:
+    row = Row("fanout", "Fan-out, 1 → 1,000 WebSocket subscribers, 126 B, one core: highest rate with p99 ≤ 50 ms")
+    for contender, entry in _each(bench, row, [TELLWIRE, UWEBSOCKETS]):
+        _search(bench, contender, entry, "fan", 200)
+    row.compare(DELIVERIES, TELLWIRE, UWEBSOCKETS, 1.0, at_least=True)
+    return row
+
+
+def paced(bench: Bench) -> Row:
+    row = Row("paced", "The same, paced at 50 messages/s")
+    present = _each(bench, row, [TELLWIRE, SEND_LOOP, NCHAN, UWEBSOCKETS])
+    runs: dict[str, list[Figures]] = {contender.name: [] for contender, _ in present}
+    for number in range(bench.effort.runs):
+        bench.say(f"  run {number + 1}: {', '.join(runs)}")
+        # In turns, so that what disturbs the machine for a while disturbs all of them.
+        for contender, _ in present:
+            with Bed(bench, contender, "fan", count=SUBSCRIBERS) as bed:
+                bed.fan(PACED_RATE, 0.5)
+                runs[contender.name].append(bed.fan(PACED_RATE, bench.effort.paced_s, warm=0))
+    for contender, entry in present:
+        fill(entry, runs[contender.name], {CPU: _cpu_us, P99: lambda run: run["p99_us"] / 1000})
+        _limit_in_deliveries(entry)
+    row.compare(CPU, TELLWIRE, SEND_LOOP, 1.25, at_least=False)
+    row.compare(P99, TELLWIRE, NCHAN, 1.0, at_least=False)
+    return row
+
+
+def _limit_in_deliveries(entry: Entry) -> None:
+    """Tell the load generator's limit in deliveries a second, where the first metric is none."""
+    entry.load_limit = spread(run["delivered"] / run["wall_s"] / max(run["own_cpu_share"], 0.001) for run in entry.raw)[
+        "median"
+    ]
+
+
+def rooms(bench: Bench) -> Row:
+    row = Row("rooms", "100 rooms of 10 members, everyone talking, one core: deliveries/s with p99 ≤ 50 ms")
+    for contender, entry in _each(bench, row, [TELLWIRE, SOCKETIO, STARLETTE]):
+        _search(bench, contender, entry, "rooms", 1000, rooms=ROOMS, members_publish=1)
+    row.compare(DELIVERIES, TELLWIRE, SOCKETIO, 2.0, at_least=True)
+    row.compare(DELIVERIES, TELLWIRE, STARLETTE, 2.0, at_least=True)
+    return row
+
+
+def sse(bench: Bench) -> Row:
+    row = Row("sse", "Fan-out over SSE, beside our own WebSocket: highest rate with p99 ≤ 50 ms")
+    for contender, entry in _each(bench, row, [OVER_SSE, TELLWIRE]):
+        _search(bench, contender, entry, "sse" if contender is OVER_SSE else "fan", 200)
+    row.compare(DELIVERIES, OVER_SSE, TELLWIRE, 0.8, at_least=True)
+    return row
+
+
+def memory(bench: Bench) -> Row:
+    row = Row(
+        "memory", f"Resident memory per idle subscribed connection, {bench.many:,} of them (without the kernel's)"
+    )
+    names = {"fan": "WebSocket", "sse": "SSE", "poll": "waiting long poll"}
+    goals = {"fan": 8, "sse": 16, "poll": 24}
+    for talk, wire in names.items():
+        entry = Entry(f"Tellwire, {wire}", TELLWIRE.settings)
+        row.entries.append(entry)
+        _measure_memory(bench, TELLWIRE, entry, talk)
+        value = entry.median(RSS)
+        row.ratios.append(Ratio(f"KiB per {wire}", value, goals[talk], at_least=False))
+    for contender, entry in _each(bench, row, [UWEBSOCKETS, NCHAN]):
+        _measure_memory(bench, contender, entry, "fan")
+    return row
+
+
+def _measure_memory(bench: Bench, contender: Contender, entry: Entry, talk: str) -> None:
+    bench.say(f"  {entry.server}")
+    load = bench.places.cache / "load"
+    settings = contender.talks[talk]
+    with start(bench.places, contender) as server:
+        with Generator(load, server, {**settings, "count": 100}):
+            pass  # what is loaded with the first connections is not theirs
+        before = _settled(server)
+        with Generator(load, server, {**settings, "count": bench.many}) as connections:
+            after = _settled(server)
+            figures = connections.fan(1, 1, warm=0, drain=10)
+    for metric, kind in ((RSS, "Rss"), (PSS, "Pss")):
+        entry.figures[metric] = spread([(after[kind] - before[kind]) / bench.many])
+    entry.raw.append({**figures, "before_kib": before, "after_kib": after})
+    if figures["delivered"] < figures["expected"]:
+        entry.remarks.append(f"a message reached only {figures['delivered']:,} of them")
+
+
+def _settled(server: Child) -> dict[str, int]:
+    """Return the memory once it has stopped changing."""
+    seen = server.memory_kib()
+    for _ in range(20):
+        time.sleep(0.5)
+        last, seen = seen, server.memory_kib()
+        if abs(seen["Rss"] - last["Rss"]) * 500 <= seen["Rss"]:
+            break
+    return seen
+
+
+def publish(bench: Bench) -> Row:
+    row = Row("publish", "Publish with acknowledgement over one WebSocket, 256 in flight, one core")
+    for contender, entry in _each(bench, row, [TELLWIRE, SQLITE, BARE_ACKS, UWEBSOCKETS]):
+        bench.say(f"  {contender.name}")
+        runs = []
+        for _ in range(bench.effort.runs):
+            for path in bench.places.cache.glob("bench.db*"):
+                path.unlink()
+            with start(bench.places, contender) as server:
+                binary = bench.places.cache / "load"
+                with Generator(binary, server, {**contender.talks["acks"], "count": 0}) as load:
+                    runs.append(load.ack(WINDOW, bench.effort.paced_s))
+        fill(entry, runs, {ACKS: lambda run: run["acks"] / run["wall_s"], P99: lambda run: run["p99_us"] / 1000})
+        if any(run["unanswered"] for run in runs):
+            entry.remarks.append("some were never answered")
+    row.compare(ACKS, TELLWIRE, 60_000.0, 1.0, at_least=True)
+    row.compare(ACKS, TELLWIRE, BARE_ACKS, 60 / 107, at_least=True)
+    row.compare(ACKS, SQLITE, 30_000.0, 1.0, at_least=True)
+    return row
+
+
+def recover(bench: Bench) -> Row:
+    row = Row("recover", f"{bench.many:,} clients reconnect and each recovers {RECOVERED} messages")
+    entry = Entry(TELLWIRE.name, TELLWIRE.settings)
+    row.entries.append(entry)
+    runs = []
+    with start(bench.places, TELLWIRE) as server:
+        for number in range(bench.effort.runs):
+            bench.say(f"  run {number + 1}")
+            cursor = _publish_over_http(server.port, RECOVERED)
+            settings = {**recovering(cursor, RECOVERED), "count": bench.many}
+            with Generator(bench.places.cache / "load", server, settings) as load:
+                runs.append(load.connected)
+    fill(entry, runs, {CLIENTS: lambda run: run["opened"] / run["wall_s"]})
+    row.compare(CLIENTS, TELLWIRE, 5000.0, 1.0, at_least=True)
+    return row
+
+
+def _publish_over_http(port: int, count: int) -> str:
+    """Publish messages; return the cursor of a reader that has none of them."""
+    url = f"http://127.0.0.1:{port}/v1/messages"
+    with urllib.request.urlopen(f"{url}?channel=bench&since=now") as answer:
+        cursor: str = json.load(answer)["cursor"]
+    # The load generator counts what holds its mark and a time stamp; when it was sent does not matter here.
+    data = "~T" + "0" * 19 + "x" * 103
+    body = json.dumps([{"channel": "bench", "data": data}] * count).encode()
+    request = urllib.request.Request(url, body, {"content-type": "application/json"})
+    with urllib.request.urlopen(request) as answer:
+        answer.read()
+    return cursor
+
+
+def growth(bench: Bench) -> Row:
+    row = Row("growth", f"Cost per delivery from 100 to {bench.many:,} subscribers, {GROWTH_DELIVERIES:,} deliveries/s")
+    sizes = sorted({100, 1000, bench.many})
+    for contender, entry in _each(bench, row, [TELLWIRE, SEND_LOOP]):
+        costs = []
+        for count in sizes:
+            bench.say(f"  {contender.name}, {count:,} subscribers")
+            with Bed(bench, contender, "fan", count=count) as bed:
+                rate = GROWTH_DELIVERIES / count
+                bed.fan(rate, 0.5)
+                runs = [bed.fan(rate, bench.effort.paced_s, warm=0) for _ in range(bench.effort.runs)]
+            metric = f"{CPU}, {count:,} subscribers"
+            fill(entry, runs, {metric: _cpu_us})
+            costs.append(entry.figures[metric]["median"])
+        _limit_in_deliveries(entry)
+        goal = 1.2 if contender is TELLWIRE else float("inf")
+        if goal < float("inf"):
+            row.ratios.append(
+                Ratio(f"{CPU}: {sizes[-1]:,} subscribers / {sizes[0]:,}", costs[-1] / costs[0], goal, at_least=False)
+            )
+        else:
+            entry.remarks.append(f"grows to {costs[-1] / costs[0]:.2f} times: the kernel's part of it")
+    return row
+
+
+ROWS: dict[str, Callable[[Bench], Row]] = {
+    row.__name__: row for row in (fanout, paced, rooms, sse, memory, publish, recover, growth)
+}

@@ -1,0 +1,133 @@
+"""`make bench`: measure Tellwire and its peers on this machine, print the table, keep it in bench/results/."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import hashlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+from children import LOAD_CORE, SERVER_CORE, ChildFailedError
+from contenders import PEERS_ALL, Places
+from generator import LoadFailedError, compile_c
+from machine import describe_machine
+from measuring import FULL, QUICK, Bench, Entry
+from report import render, write_json
+from rows import ROWS, Row
+
+HERE = Path(__file__).resolve().parent
+CACHE = HERE.parent / ".cache" / "bench"
+RESULTS = HERE / "results"
+SERVE = "{python} -m tellwire serve --port {port} --broker {broker} --log-level warning"
+MANY = 10_000
+SPARE_FILES = 500
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
+    if {SERVER_CORE, LOAD_CORE} - os.sched_getaffinity(0):
+        print("The benchmark needs two cores: one for the server, one for the load generator.", file=sys.stderr)
+        return 2
+    try:
+        compile_c(CACHE)
+    except LoadFailedError as exc:
+        print(exc, file=sys.stderr)
+        return 2
+    peers_python = install_peers()
+    places = Places(CACHE, Path(sys.executable), peers_python, arguments.server)
+    for peer in PEERS_ALL:
+        missing = peer.missing(places)
+        if missing:
+            print(f"{peer.name}: {missing}\n    Its rows will have no peer.", file=sys.stderr)
+    machine = describe_machine(Path(sys.executable), peers_python)
+    bench = Bench(places, FULL if arguments.full else QUICK, count_of_many(), lambda text: print(text, flush=True))
+    measured = [measure(bench, key) for key in arguments.only or ROWS]
+    about: dict[str, object] = {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "effort": "full" if arguments.full else "quick",
+        "machine": machine,
+    }
+    keep(measured, about, is_whole=not arguments.only)
+    return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    effort = parser.add_mutually_exclusive_group()
+    effort.add_argument("--quick", action="store_true", help="about ten minutes (the default)")
+    effort.add_argument("--full", action="store_true", help="more and longer runs, about half an hour")
+    parser.add_argument(
+        "--only", action="append", choices=list(ROWS), metavar="ROW",
+        help=f"measure this row, and print it without keeping it; may be given again. Rows: {', '.join(ROWS)}",
+    )  # fmt: skip
+    parser.add_argument(
+        "--server", default=SERVE, metavar="COMMAND", help="how Tellwire is started, with {python}, {port}, {broker}"
+    )
+    return parser.parse_args()
+
+
+def install_peers() -> Path:
+    """Make the environment with the peers; without it their rows have none, and Tellwire is measured all the same."""
+    place = CACHE / "venv"
+    python = place / "bin" / "python"
+    requirements = HERE / "requirements.txt"
+    mark = place / ".installed"
+    wanted = hashlib.sha256(requirements.read_bytes()).hexdigest()
+    (CACHE.parent / ".gitignore").write_text("*\n")
+    if mark.exists() and mark.read_text() == wanted:
+        return python
+    print("installing the peers into .cache/bench/venv", flush=True)
+    try:
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(place)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", "-r", str(requirements)], check=True)
+    except subprocess.CalledProcessError:
+        print("pip could not install the peers: see its last lines above.", file=sys.stderr)
+    else:
+        mark.write_text(wanted)
+    return python
+
+
+def count_of_many() -> int:
+    """Raise the limit on open files as far as it goes; return how many connections fit under it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard == resource.RLIM_INFINITY or hard >= MANY + SPARE_FILES:
+        return MANY
+    print(f"Only {hard:,} files may be open (ulimit -Hn): rows with {MANY:,} connections have fewer.", file=sys.stderr)
+    return max(hard - SPARE_FILES, 100)
+
+
+def measure(bench: Bench, key: str) -> Row:
+    """Measure one row; one that fails says so in its place and does not keep the others from being measured."""
+    print(f"{key}", flush=True)
+    try:
+        return ROWS[key](bench)
+    except (ChildFailedError, LoadFailedError) as exc:
+        print(f"  failed: {exc}", file=sys.stderr)
+        failure = str(exc).splitlines()[0]
+    except OSError as exc:
+        traceback.print_exc()
+        failure = str(exc)
+    return Row(key, "could not be measured", [Entry("–", "", remarks=[failure])])
+
+
+def keep(rows: list[Row], about: dict[str, object], *, is_whole: bool) -> None:
+    """Print the page and write both files; parts of the table do not replace a whole one."""
+    place = RESULTS if is_whole else CACHE
+    page = render(rows, about)
+    place.mkdir(parents=True, exist_ok=True)
+    date = str(about["date"]).split()[0]
+    write_json(place / f"{date}.json", rows, about)
+    (place / "latest.md").write_text(page)
+    print(f"\n{page}\nwritten to {place / 'latest.md'} and {date}.json")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
