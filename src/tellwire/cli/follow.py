@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import random
+import socket
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +55,7 @@ def follow(
     last: int | None = None,
     verify: bool = True,
     sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[dict[str, Any] | Notice]:
+) -> Generator[dict[str, Any] | Notice, None, None]:
     """Yield the messages of channels for ever, and notices of drops and gaps between them.
 
     Wrong requests (4xx) end it with a fatal notice; everything else is tried again.
@@ -108,7 +112,7 @@ class _Refused(Exception):
 
 def _why(exc: Exception) -> str:
     if isinstance(exc, httpx.ReadTimeout):
-        return "the server has fallen silent"
+        return "the server does not answer"
     return str(exc) or type(exc).__name__
 
 
@@ -120,28 +124,87 @@ def _lines(response: httpx.Response) -> Iterator[bytes]:
         yield from lines
 
 
+class _Watchdog:
+    """Cuts a connection on which nothing was heard for `limit_s`.
+
+    httpx takes a timeout for reading when a body begins; how often the server's heart beats is known only afterwards.
+    """
+
+    def __init__(self, response: httpx.Response, limit_s: float) -> None:
+        self._socket: socket.socket = response.extensions["network_stream"].get_extra_info("socket")
+        self._changed = threading.Condition()
+        self._limit_s: float | None = limit_s
+        self._heard = time.monotonic()
+        self.has_cut = False
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def heard(self) -> None:
+        """Something came; the time begins anew."""
+        self._heard = time.monotonic()
+
+    def pause(self) -> None:
+        """Do not cut until something is heard again."""
+        self._heard = math.inf
+
+    def change(self, limit_s: float | None) -> None:
+        """Wait for another time from now on; None ends the watch."""
+        with self._changed:
+            self._limit_s = limit_s
+            self._changed.notify()
+        if limit_s is None:
+            self._thread.join()
+
+    def _watch(self) -> None:
+        with self._changed:
+            while self._limit_s is not None:
+                rest = self._heard + self._limit_s - time.monotonic()
+                if rest <= 0:
+                    self.has_cut = True
+                    with contextlib.suppress(OSError):  # it is closed already
+                        self._socket.shutdown(socket.SHUT_RDWR)
+                    return
+                self._changed.wait(min(rest, self._limit_s))
+
+
 def _stream(client: httpx.Client, query: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    timeout = httpx.Timeout(CONNECT_TIMEOUT_S)
+    """Yield the pushes of one connection; raises _Refused, _Dropped, httpx.HTTPError."""
     request = client.build_request("GET", "/v1/stream", params=query)
-    # The read timeout is looked up anew for every read: once the server has said how often its heart beats, silence is
-    # measured by that.
-    request.extensions["timeout"] = limits = timeout.as_dict()
+    request.extensions["timeout"] = timeouts = httpx.Timeout(CONNECT_TIMEOUT_S).as_dict()
     response = client.send(request, stream=True)
+    # From here on the watchdog looks after silence.
+    timeouts["read"] = None
+    watchdog = _Watchdog(response, CONNECT_TIMEOUT_S)
     try:
         if not response.is_success:
-            response.read()
-            try:
-                detail = str(response.json()["detail"])
-            except (ValueError, KeyError, TypeError):
-                detail = f"the server answered {response.status_code} {response.reason_phrase}"
-            if response.status_code < 500 and response.status_code != 429:
-                raise _Refused(detail)
-            raise _Dropped(detail)
+            raise _refusal(response)
         for line in _lines(response):
+            watchdog.heard()
             if line:
                 push: dict[str, Any] = json.loads(line)
                 if push["type"] == "connected":
-                    limits["read"] = push["heartbeat_ms"] / 1000 * DEAD_AFTER
+                    watchdog.change(push["heartbeat_ms"] / 1000 * DEAD_AFTER)
+                # Whoever reads our output may be slow: that is not the server's silence.
+                watchdog.pause()
                 yield push
+                watchdog.heard()
+    except httpx.HTTPError:
+        if not watchdog.has_cut:
+            raise
     finally:
+        watchdog.change(None)
         response.close()
+    if watchdog.has_cut:
+        raise _Dropped("the server has fallen silent")
+
+
+def _refusal(response: httpx.Response) -> _Refused | _Dropped:
+    """Return what an answer that is no stream means: give up, or try again."""
+    response.read()
+    try:
+        detail = str(response.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        detail = f"the server answered {response.status_code} {response.reason_phrase}"
+    if response.status_code < 500 and response.status_code != 429:
+        return _Refused(detail)
+    return _Dropped(detail)
