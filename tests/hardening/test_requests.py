@@ -91,7 +91,7 @@ def test_head_that_never_ends_is_cut(server: Server, where: str) -> None:
     "start", [b"", b"G", b"\r\n", b"GET / HTTP/1.1\r\nX: y\r\n", b"POST /v1/messages HTTP/1.1\r\n"]
 )
 def test_head_that_does_not_come_is_cut(start_server: Callable[..., Server], start: bytes) -> None:
-    slow = start_server(limits={"idle_s": 0.2})
+    slow = start_server(limits={"idle_s": 0.6})
     with Http(slow) as http:
         http.send(start)
         assert http.read_to_end() == b""
@@ -102,7 +102,7 @@ def test_head_that_does_not_come_is_cut(start_server: Callable[..., Server], sta
 
 
 def test_body_that_does_not_come_is_cut(start_server: Callable[..., Server], channel: str) -> None:
-    slow = start_server(limits={"idle_s": 0.2})
+    slow = start_server(limits={"idle_s": 0.6})
     for fields in ("Content-Length: 100", "Transfer-Encoding: chunked"):
         with Http(slow) as http, Http(slow) as other:
             http.send(head(http, fields) + b"5\r\n")
