@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -32,6 +33,9 @@ from tellwire.transports.streams import EventsEndpoint, LinesEndpoint
 from tellwire.transports.websocket import WebSocketEndpoint
 
 CONSOLE = Path(__file__).parent / "console"
+
+GC_THRESHOLD = (10_000, 20, 20)
+"""Objects made before the youngest of them are looked through, and how often the older ones are (gc.set_threshold)."""
 
 ALLOWED_HEADERS = b"Content-Type, Idempotency-Key, Last-Event-ID, Authorization"
 
@@ -217,4 +221,10 @@ def _http_protocol(*, has_tls: bool) -> type[asyncio.Protocol]:
 def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM; `on_ready` is called with the base URL once connections are taken."""
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    make_server(settings, on_ready).run()
+    server = make_server(settings, on_ready)
+    # Connections are many and live long. Python's defaults walk over all of them every 70,000 allocations, which with
+    # 10,000 connections took a tenth of the time and showed in the latency of those that were waiting.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLD)
+    server.run()

@@ -352,3 +352,12 @@ def test_policy_latest_gives_a_lagging_reader_the_newest_of_each_key(
     assert numbers == sorted(set(numbers))
     assert len(numbers) < total / 2
     assert numbers[-3:] == [total - 3, total - 2, total - 1]
+
+
+def test_websocket_outlives_what_an_idle_http_connection_may(start_server: Callable[..., Server]) -> None:
+    server = start_server(limits={"heartbeat_s": 0.5, "idle_s": 1})
+    with WebSocket(server) as wire:
+        # 6 beats are 3 seconds, thrice the time after which a connection without a request is closed.
+        for _ in range(6):
+            assert wire.decode(wire.read_data())["type"] == "heartbeat"
+        assert wire.ask(type="ping")["type"] == "pong"

@@ -105,6 +105,7 @@ class DirectHttpProtocol(HttpToolsProtocol):
     _head_size = 0
     _refusal: TellwireError | None = None
     _is_broken = False
+    _is_upgraded = False
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -176,7 +177,9 @@ class DirectHttpProtocol(HttpToolsProtocol):
         """See that a request arrives whole, and that a connection without one goes, within the time config gives."""
         cycle: RequestResponseCycle | None = self.cycle
         is_idle = self.door is None and (cycle is None or cycle.response_complete)
-        if self._arriving or (is_idle and self.timeout_keep_alive_task is None):
+        if self._is_upgraded:
+            self._unwatch()
+        elif self._arriving or (is_idle and self.timeout_keep_alive_task is None):
             if self._deadline is None and not self.transport.is_closing():
                 self._deadline = self.loop.call_later(self.config.timeout_keep_alive, self.transport.close)
         else:
@@ -188,8 +191,11 @@ class DirectHttpProtocol(HttpToolsProtocol):
             self._deadline = None
 
     def handle_websocket_upgrade(self) -> None:
-        self._unwatch()
         super().handle_websocket_upgrade()
+        # The connection is another protocol's from here on; without the parser, which points back here, nothing is left
+        # of this one for the garbage collector to find.
+        self._is_upgraded = True
+        self.parser = None  # type: ignore[assignment]  # as uvicorn itself does when a connection is lost
 
     def release(self, *, keep_alive: bool) -> None:
         """Take the connection back from its door."""
@@ -276,3 +282,5 @@ class DirectWebSocketProtocol(WebSocketsSansIOProtocol):
         self.connections.discard(self)
         self.connections.add(cast(Any, protocol))
         self.transport.set_protocol(protocol)
+        # Nothing is left in a circle, for the garbage collector to find.
+        cast(dict[str, Any], self.scope)["extensions"].pop(WEBSOCKET)
