@@ -165,12 +165,15 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def foreign_servers(server: Server) -> Iterator[Callable[[str], Server]]:
-    """The shared servers by kind, started when first asked for."""
+def foreign_servers(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Server]]:
+    """The shared servers by kind, started when first asked for; ``sqlite`` is our own with its log in a file."""
     servers = {"direct": server}
 
     def get(kind: str) -> Server:
-        if kind not in servers:
+        if kind == "sqlite" and kind not in servers:
+            path = tmp_path_factory.mktemp("log") / "log.db"
+            servers[kind] = Server(**{**SHARED, "server": {"broker": f"sqlite:///{path}"}})
+        elif kind not in servers:
             servers[kind] = Server(kind, **SHARED)
         return servers[kind]
 
@@ -180,9 +183,9 @@ def foreign_servers(server: Server) -> Iterator[Callable[[str], Server]]:
             each.close()
 
 
-@pytest.fixture(params=["direct", "uvicorn", "hypercorn"])
+@pytest.fixture(params=["direct", "sqlite", "uvicorn", "hypercorn"])
 def any_server(request: pytest.FixtureRequest, foreign_servers: Callable[[str], Server]) -> Server:
-    """Every server that the app runs under, one after the other."""
+    """Our own server over each broker, and every other that the app runs under."""
     return foreign_servers(request.param)
 
 
