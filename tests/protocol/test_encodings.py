@@ -154,6 +154,12 @@ def test_sse_envelopes_are_the_message_push() -> None:
     assert event.id == "k.7"
 
 
+def test_sse_envelopes_reach_readers_that_do_not_know_the_event_name() -> None:
+    message = Message("news", 7, "id-7", 5, b"1", event="order")
+    (event,) = read_events(event_stream(envelope=True, chunked=False).frame(message, "k"))
+    assert (event.event, json.loads(event.data)["event"]) == ("message", "order")
+
+
 def test_sse_gap_of_another_epoch_moves_the_readers_id() -> None:
     encoding = event_stream(envelope=False, chunked=False)
     (event,) = read_events(encoding.push(GAP))

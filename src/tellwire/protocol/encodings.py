@@ -144,7 +144,8 @@ class EventStreamEncoding(_HttpEncoding):
         data = JSON.message(message) if self._envelope else JSON.data(message)
         # JSON as it is kept has no line ends, so that one data field carries it.
         head = f"id: {epoch}.{message.seq}\n" if message.seq else ""
-        if message.event != "message":
+        # The envelope holds the name. An EventSource drops, without a word, what has a name that it does not listen to.
+        if message.event != "message" and not self._envelope:
             head += f"event: {message.event}\n"
         return b"%bdata: %b\n\n" % (head.encode(), data)
 
