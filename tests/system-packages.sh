@@ -1,10 +1,11 @@
 #!/bin/sh
-# Installs the Debian packages that the tests need: a browser, and node with npm.
+# Installs the Debian packages that the tests need: a browser, curl, and node with npm.
 # Without the right to install them it says so; under CI=true it fails then.
 set -u
 
 missing=""
 command -v chromium >/dev/null || missing="$missing chromium"
+command -v curl >/dev/null || missing="$missing curl"
 command -v node >/dev/null || missing="$missing nodejs"
 command -v npm >/dev/null || missing="$missing npm"
 [ -z "$missing" ] && exit 0
