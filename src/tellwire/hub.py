@@ -312,6 +312,8 @@ class Hub:
         if is_stale:  # the log was lost since `place` returned
             subscriber.tell(Gap(str(placement.cursor), str(Position(self.epoch, 0)), "epoch", names))
         else:
+            if placement.gap is not None:
+                subscriber.note(placement.gap)
             subscriber.write_messages(placement.messages)
         subscriber.advance()
 
@@ -338,6 +340,7 @@ class Hub:
 
     def tick(self) -> None:
         """Give one slot of connections its half beat; a round of WHEEL_SLOTS calls takes half an interval."""
+        self.flush()  # what is published to channels that nobody here reads moves cursors, too
         slot = self._wheel[self._turn % WHEEL_SLOTS]
         sound = self._turn // WHEEL_SLOTS % 2 == 0
         self._turn += 1

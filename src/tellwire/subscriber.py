@@ -52,12 +52,13 @@ class Door(Protocol):
 class Subscription:
     """One channel of one reader."""
 
-    __slots__ = ("on_gap", "policy", "tail")
+    __slots__ = ("on_gap", "policy", "tail", "told")
 
     def __init__(self, tail: Tail, policy: Policy, on_gap: OnGap) -> None:
         self.tail = tail
         self.policy = policy
         self.on_gap = on_gap
+        self.told = 0  # seq up to which the reader knows that messages may be missing
 
 
 class Subscriber:
@@ -205,7 +206,7 @@ class Subscriber:
         slice_ = await hub.broker.read(names, Position(epoch, after), self._bite_bytes())
         if self.closed or hub.epoch != epoch or [self.channels.get(name) for name in names] != asked:
             return  # what was asked for is no longer wanted; `advance` asks anew
-        gap = slice_.gap
+        gap = self._untold(slice_.gap)
         if gap is not None and self._jump(gap, until):
             return
         messages = [m for m in slice_.messages if m.seq <= until and (not m.skip or m.skip != self.session)]
@@ -214,6 +215,21 @@ class Subscriber:
         if gap is not None:
             self.tell(gap)
         self.write_messages(messages)
+
+    def _untold(self, gap: Gap | None) -> Gap | None:
+        """Leave out of a gap the channels whose reader was told of it: a log tells again of what is behind its floor."""
+        if gap is None:
+            return None
+        to = Position.parse(gap.to).seq
+        names = tuple(name for name in gap.channels if self.channels[name].told < to)
+        return Gap(gap.from_, gap.to, gap.reason, names) if names else None
+
+    def note(self, gap: Gap) -> None:
+        """Remember what the reader was told."""
+        to = Position.parse(gap.to).seq
+        for name in gap.channels:
+            if name in self.channels:
+                self.channels[name].told = to
 
     def _jump(self, gap: Gap, until: int) -> bool:
         """Let the channels of a gap whose reader wants the newest go on at `until`; False where there are none.
@@ -244,4 +260,5 @@ class Subscriber:
         """Say, in band, that something may be missing; whoever was reading already fell off by being slow."""
         if gap.reason == "trimmed":
             gap = Gap(gap.from_, gap.to, "slow", gap.channels)
+        self.note(gap)
         self.door.write(self.encoding.push(GapPush.of(gap)))

@@ -80,3 +80,20 @@ def test_head_request_has_no_stream(any_server: Server, channel: str) -> None:
         answer = http.request("HEAD", target("/v1/stream", (channel,), {}))
         assert (answer.status, answer.headers["content-type"]) == (200, "application/x-ndjson")
         assert http.get("/healthz").status == 200
+
+
+def test_gap_is_told_once_however_many_bites_follow_it(start_server: Callable[..., Server], channel: str) -> None:
+    server = start_server(
+        namespaces=[{"name": "short", "history_messages": 20}], limits={"read_bite_bytes": 2000, "tail_max_bytes": 2000}
+    )
+    short, long = f"short:{channel}", channel
+    positions = server.publish_all(
+        [{"channel": name, "data": number} for number in range(100) for name in (short, long)]
+    )
+    with LineReader(server, short, long, since=positions[5]) as reader:
+        gap = reader.read_gap()
+        assert gap["channels"] == [short]
+        # What is kept of the long channel before the gap ends comes in bites, each of which begins behind the floor.
+        messages = reader.read_messages(97 + 20)
+    assert [message["data"] for message in messages if message["channel"] == long] == list(range(3, 100))
+    assert [message["data"] for message in messages if message["channel"] == short] == list(range(80, 100))
