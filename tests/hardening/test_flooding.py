@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from tests.readers import target
+import pytest
+
+from tests.readers import LineReader, target
 from tests.serving import Server
 from tests.wires import TEXT, Http, WebSocket, write_frame
 
@@ -115,6 +117,39 @@ def test_requests_behind_a_waiting_poll_are_bounded(server: Server, channel: str
         sent = http.send_while_taken(request * 400, 100 * MEGABYTE)
         assert sent < 100 * MEGABYTE
         assert server.rss - before < 16 * MEGABYTE
+
+
+@pytest.mark.parametrize("parameters", [{"wait": 60}, {}], ids=["long", "short"])
+def test_polls_whose_answers_are_never_read_are_bounded(
+    server: Server, channel: str, parameters: dict[str, int]
+) -> None:
+    server.publish_all([{"channel": channel, "data": "x" * 60_000}] * 30)
+    before = server.rss
+    with Http(server, receive_buffer=4096) as http:
+        path = target("/v1/messages", (channel,), {"since": "earliest", "limit": 10_000, **parameters})
+        request = f"GET {path} HTTP/1.1\r\nHost: {http.host}\r\n\r\n".encode()
+        assert http.send_while_taken(request, 40 * MEGABYTE) < 40 * MEGABYTE
+        assert server.rss - before < 24 * MEGABYTE
+        first = http.read_response().json()
+        assert first["messages"][0]["data"] == "x" * 60_000
+        for _ in range(100):
+            assert http.read_response().json() == first
+
+
+def test_ephemeral_messages_do_not_wait_for_a_reader_that_stopped(server: Server, channel: str) -> None:
+    with WebSocket(server, receive_buffer=4096) as stalled, LineReader(server, channel) as other:
+        stalled.ask(type="subscribe", channel=channel)
+        before = server.rss
+        batch = [{"channel": channel, "data": "x" * 10_000, "ephemeral": True}] * 100
+        for _ in range(60):
+            server.publish_all(batch)
+            assert len(other.read_messages(100)) == 100
+        assert server.rss - before < 16 * MEGABYTE
+        server.publish(channel, "in the log")
+        read = 0
+        while stalled.read()["data"] != "in the log":
+            read += 1
+        assert read < 6000
 
 
 def test_connection_that_is_cut_in_the_middle_of_everything_harms_nothing(server: Server, channel: str) -> None:

@@ -143,6 +143,17 @@ def test_body_of_the_largest_size_is_read(server: Server, channel: str) -> None:
         assert http.request("POST", "/v1/messages", body=body + b" " * (BODY_MAX - len(body))).status == 200
 
 
+@pytest.mark.parametrize("cut", [1, 20, 60])
+def test_head_that_comes_in_two_pieces_with_a_large_body_is_read(server: Server, channel: str, cut: int) -> None:
+    with Http(server) as http:
+        body = json.dumps({"channel": channel, "data": 1}).encode().ljust(BODY_MAX)
+        request = head(http, f"Content-Length: {len(body)}") + body
+        http.send(request[:cut])
+        assert http.is_silent()
+        http.send(request[cut:])
+        assert http.read_response().status == 200
+
+
 def test_list_that_is_too_long_is_refused(server: Server, channel: str) -> None:
     with Http(server) as http:
         item = b'{"channel":"%b","data":1}' % channel.encode()

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, cast
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
@@ -27,8 +28,11 @@ RESPONSE = "tellwire.response"
 WEBSOCKET = "tellwire.websocket"
 """Name of the extension that hands a WebSocket over."""
 
+PARSED_AT_ONCE_BYTES = 16_384
+"""What is parsed before it is seen whether requests queue up: a small one weighs sixty times as much once parsed."""
+
 HELD_MAX_BYTES = 65_536
-"""What is kept of further requests that come while a response is under way; then reading pauses."""
+"""What is kept, as it came, of requests behind the one that is under way; then reading pauses."""
 
 _log = logging.getLogger("tellwire.websocket")
 _log.setLevel(logging.WARNING)  # the parser would note every connection that opens and closes
@@ -95,24 +99,46 @@ class DirectResponse:
         self._protocol.release(keep_alive=self._cycle.keep_alive)
 
 
+class PipelineFlow(FlowControl):
+    """uvicorn's flow control, but that nothing more is read while requests queue up (it reads on at each answer)."""
+
+    def __init__(self, transport: asyncio.Transport, protocol: DirectHttpProtocol) -> None:
+        super().__init__(transport)
+        self._protocol = protocol
+
+    def resume_reading(self) -> None:
+        if not self._protocol.has_more:
+            super().resume_reading()
+
+
 class DirectHttpProtocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.x protocol, with the extension, and with bounds on how much and how long a request is."""
 
     door: ResponseDoor | None = None
     _held: bytes = b""
+    _kept_back: bool | None = None
     _in_head = False
+    _head_began = False
     _arriving = False
     _head_size = 0
     _refusal: TellwireError | None = None
     _is_broken = False
     _is_upgraded = False
     _deadline: asyncio.TimerHandle | None = None
+    _running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = PipelineFlow(transport, self)
         self._watch()
 
+    @property
+    def has_more(self) -> bool:
+        """Whether requests wait for the one that is under way."""
+        return bool(self.pipeline or self._held)
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
         scope = cast(dict[str, Any], cycle.scope)
         scope.setdefault("extensions", {})[RESPONSE] = DirectResponse(self, cycle)
         super()._start_asgi_task(cycle, app)
@@ -120,24 +146,37 @@ class DirectHttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._is_broken:
             return
-        if self.door is not None:
-            # The next request of the connection waits its turn (RFC 9112, section 9.3.2).
-            self._held += data
-            if len(self._held) > HELD_MAX_BYTES:
-                self.flow.pause_reading()
-            return
-        if self._in_head:
-            # A field that does not end is kept in the parser, and is not seen here before it does.
-            self._head_size += len(data)
-            if self._head_size > 2 * HEAD_MAX_BYTES:
-                self._refuse_head()
+        while data and not self._is_broken:
+            if self.door is not None or self.has_more:
+                # The next request of the connection waits its turn (RFC 9112, section 9.3.2).
+                self._held += data
+                if len(self._held) > HELD_MAX_BYTES:
+                    self.flow.pause_reading()
                 return
+            self._parse(data[:PARSED_AT_ONCE_BYTES])
+            data = data[PARSED_AT_ONCE_BYTES:]
+
+    def _parse(self, data: bytes) -> None:
+        in_head, self._head_began = self._in_head, False
         super().data_received(data)
+        if in_head and self._in_head and not self._head_began:
+            # All of it was of one head. A field that does not end is kept in the parser, and is not seen here before.
+            self._head_size += len(data)
+            if self._head_size > HEAD_MAX_BYTES:
+                self._refusal = _head_too_large()
+                self.send_400_response("")
         self._watch()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._held and not self.pipeline:
+            held, self._held = self._held, b""
+            self.data_received(held)
+        self.flow.resume_reading()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head = self._arriving = True
+        self._in_head = self._head_began = self._arriving = True
         self._head_size = 0
 
     def on_headers_complete(self) -> None:
@@ -150,10 +189,6 @@ class DirectHttpProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._arriving = False
         super().on_message_complete()
-
-    def _refuse_head(self) -> None:
-        self._refusal = _head_too_large()
-        self.send_400_response("")
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what the parser does not take, and close; requests that came whole before it are answered first."""
@@ -199,14 +234,15 @@ class DirectHttpProtocol(HttpToolsProtocol):
 
     def release(self, *, keep_alive: bool) -> None:
         """Take the connection back from its door."""
+        if self.flow.write_paused:
+            # A peer that reads no answers does not get more of them: its next request waits until it has read this one.
+            self._kept_back = keep_alive
+            return
         self.door = None
         if not keep_alive:
             self.transport.close()
             return
         self.on_response_complete()
-        held, self._held = self._held, b""
-        if held:
-            self.data_received(held)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -215,11 +251,19 @@ class DirectHttpProtocol(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self.door is not None:
+        if self._kept_back is not None:
+            keep_alive, self._kept_back = self._kept_back, None
+            self.release(keep_alive=keep_alive)
+        elif self.door is not None:
             self.door.on_writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
+        self.pipeline.clear()
+        if self._running is not None and not self._running.response_complete:
+            # uvicorn tells the request that was parsed last; that is not the one under way where others wait.
+            self._running.disconnected = True
+            self._running.message_event.set()
         door, self.door = self.door, None
         if door is not None:
             door.on_gone()
