@@ -206,6 +206,19 @@ def test_stalled_reader_over_tls_costs_its_buffers_and_no_more(
         stalled.read_until(b'"end"')
 
 
+def test_websocket_over_tls_that_stalls_gets_everything_afterwards(
+    start_server: Callable[..., Server], certificate: Certificate, channel: str
+) -> None:
+    server = start_server(server=certificate.settings, namespaces=[{"history_messages": 20_000}])
+    context = certificate.client_context("http/1.1")
+    with WebSocket(server, context=context, receive_buffer=4096) as stalled, Http(server, context=context) as http:
+        stalled.ask(type="subscribe", channel=channel)
+        for start in range(0, 15_000, 100):
+            batch = [{"channel": channel, "data": [n, "x" * 1000]} for n in range(start, start + 100)]
+            assert http.post("/v1/messages", batch).status == 200
+        assert [stalled.read()["data"][0] for _ in range(15_000)] == list(range(15_000))
+
+
 def test_open_http2_streams_are_ended_when_the_server_stops(
     start_server: Callable[..., Server], certificate: Certificate, channel: str
 ) -> None:
