@@ -157,9 +157,11 @@ class Track {
 const tracks = LANES.map((kind, index) => new Track(kind, index));
 get("lanes").append(...tracks.map((track) => track.view.root));
 
+const list = new Intl.ListFormat("en");
+
 /** @param {Track[]} some */
 function names(some) {
-  return some.map((track) => track.kind.name).join(", ");
+  return list.format(some.map((track) => track.kind.name));
 }
 
 function draw() {
