@@ -8,6 +8,7 @@ from typing import Any, ClassVar, cast
 from uvicorn.config import Config
 from uvicorn.protocols.http.zttp_h2_impl import RequestResponseCycle, ZttpH2Protocol
 from uvicorn.server import ServerState
+from zttp import H2Settings
 
 from tellwire.transports.direct import DirectHttpProtocol
 from tellwire.transports.requests import Receive, Scope, Send
@@ -38,6 +39,9 @@ class PacedHttp2Protocol(ZttpH2Protocol):
         await cast(Any, self.config.loaded_app)(scope, receive, paced)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        # zttp writes its settings once, so that what uvicorn writes next is nothing.
+        self.conn.initiate_connection()
+        transport.write(drop_setting(self.conn.data_to_send(), H2Settings.ENABLE_CONNECT_PROTOCOL))
         super().connection_made(transport)
         # uvicorn's own timer begins with the first bytes; a peer that sends none would stay for ever.
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
@@ -54,6 +58,20 @@ class PacedHttp2Protocol(ZttpH2Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._credit.set()
+
+
+def drop_setting(frame: bytes, identifier: int) -> bytes:
+    """Take a setting out of a SETTINGS frame (RFC 9113, section 6.5.1).
+
+    zttp announces extended CONNECT (RFC 8441), which uvicorn has no WebSocket for: a browser that has an HTTP/2
+    connection would open its WebSockets over that and be answered 404, where it now makes a connection for them.
+    """
+    head, body = frame[:9], frame[9:]
+    assert head[3] == 4, "a server's first frame is SETTINGS (section 3.4)"
+    assert len(body) == int.from_bytes(head[:3]), "and nothing comes behind it"
+    settings = [body[at : at + 6] for at in range(0, len(body), 6)]
+    kept = b"".join(setting for setting in settings if int.from_bytes(setting[:2]) != identifier)
+    return len(kept).to_bytes(3) + head[3:] + kept
 
 
 class SecureProtocol(asyncio.Protocol):
