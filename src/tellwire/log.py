@@ -115,6 +115,10 @@ class Tails:
             if entry.seq:
                 self._ages.append(tail)
                 self._size += entry.weight
+        if self._size > self._max_bytes:
+            self._trim()
+
+    def _trim(self) -> None:
         while self._size > self._max_bytes:
             self._size -= self._ages.popleft().run.drop_first().weight
 
@@ -126,6 +130,8 @@ class Tails:
             frames.append(frame := entry.frame(encoding))
             if not known:
                 self._size += len(frame)
+        if self._size > self._max_bytes:
+            self._trim()
         return frames
 
     def clear(self, head: int) -> None:

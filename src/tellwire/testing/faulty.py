@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection
 
 from tellwire.brokers.base import Slice
@@ -22,6 +22,7 @@ class FaultyBroker(MemoryBroker):
         fail_appends: So many appends from now on are refused, and are not in the log.
         lose_answers: So many appends from now on get into the log, but whoever waits is told that they failed.
         fail_reads: So many reads from now on fail.
+        followed: How often each channel is followed.
     """
 
     def __init__(
@@ -40,10 +41,13 @@ class FaultyBroker(MemoryBroker):
         self.fail_appends = 0
         self.lose_answers = 0
         self.fail_reads = 0
+        self.followed: Counter[str] = Counter()
         self._held = False
         self._waiting: deque[tuple[Draft, asyncio.Future[Appended]]] = deque()
         self._tasks = Tasks()
         self._closed = False
+        self._reads: deque[asyncio.Future[None]] | None = None
+        self._reads_late = False
 
     def hold(self) -> None:
         """Let appends wait, in order, until `release`."""
@@ -54,6 +58,33 @@ class FaultyBroker(MemoryBroker):
         self._held = False
         while self._waiting:
             self._let_one()
+
+    def hold_reads(self, *, late: bool = False) -> None:
+        """Let reads wait, and follows, until they are released; `late`: they look at the log only then."""
+        self._reads = deque()
+        self._reads_late = late
+
+    @property
+    def held_reads(self) -> int:
+        """How many reads and follows wait."""
+        return len(self._reads or ())
+
+    def release_read(self) -> None:
+        """Let the read or follow go on that waits for longest, if one does."""
+        if self._reads:
+            _let_go(self._reads.popleft())
+
+    def release_reads(self) -> None:
+        """Let all reads and follows go on, and hold no more of them."""
+        waiting, self._reads = self._reads, None
+        for each in waiting or ():
+            _let_go(each)
+
+    async def _wait_for_release(self) -> None:
+        if self._reads is not None:
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._reads.append(turn)
+            await turn
 
     def lose_log(self) -> None:
         """Lose all messages, as a server does that was wiped: the log goes on empty, under another epoch."""
@@ -80,15 +111,34 @@ class FaultyBroker(MemoryBroker):
         self, channels: Collection[str], after: Position | None, limit_bytes: int, limit: int | None = None
     ) -> Slice:
         self._check_read()
-        return await super().read(channels, after, limit_bytes, limit)
+        if self._reads_late:
+            await self._wait_for_release()
+            return await super().read(channels, after, limit_bytes, limit)
+        slice_ = await super().read(channels, after, limit_bytes, limit)
+        await self._wait_for_release()
+        return slice_
 
     async def read_back(self, channels: Collection[str], before: Position | None, limit: int) -> Slice:
         self._check_read()
-        return await super().read_back(channels, before, limit)
+        if self._reads_late:
+            await self._wait_for_release()
+            return await super().read_back(channels, before, limit)
+        slice_ = await super().read_back(channels, before, limit)
+        await self._wait_for_release()
+        return slice_
+
+    async def follow(self, channel: str) -> None:
+        self.followed[channel] += 1
+        await self._wait_for_release()
+
+    async def unfollow(self, channel: str) -> None:
+        self.followed[channel] -= 1
+        assert self.followed[channel] >= 0, "every unfollow undoes a follow"
 
     async def aclose(self) -> None:
         self._closed = True
         self.release()
+        self.release_reads()
         await self._tasks.aclose()
         await super().aclose()
 
@@ -120,3 +170,8 @@ class FaultyBroker(MemoryBroker):
 
         # A log in memory never waits, so this is over at once.
         self._tasks.start(super().append(draft), done)
+
+
+def _let_go(turn: asyncio.Future[None]) -> None:
+    if not turn.done():
+        turn.set_result(None)

@@ -49,7 +49,7 @@ class PollDoor:
         if not self._answered:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = asyncio.get_running_loop().call_later(0 if self._gap else wait_s, self.answer, ())
+            self._timer = asyncio.get_running_loop().call_later(0 if self._gap else wait_s, self.give_up)
 
     def write(self, batch: tuple[bytes, ...] | GapPush) -> None:
         if isinstance(batch, GapPush):
@@ -58,6 +58,11 @@ class PollDoor:
             self.wait(0)
         else:
             self.answer(batch)
+
+    def give_up(self) -> None:
+        """Answer with nothing, and the newest cursor."""
+        self._node.hub.flush()
+        self.answer(())
 
     def close(self, code: CloseCode, reason: str, reconnect_in_ms: int | None = None) -> None:
         """Answer with what there is: nothing, and the cursor to ask again with."""
