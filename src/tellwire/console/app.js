@@ -21,9 +21,9 @@ const LANES = [
 /** @type {Record<State, string>} */
 const STATES = { opening: "opening", live: "live", waiting: "reconnecting", failed: "failed", cut: "cut" };
 
-/** @template {HTMLElement} T @param {string} id @returns {T} */
+/** @param {string} id @returns {any} An element of the page, of the kind that it has in index.html. */
 function get(id) {
-  return /** @type {T} */ (document.getElementById(id));
+  return document.getElementById(id);
 }
 
 /** @type {Ledger} */
@@ -260,7 +260,7 @@ function written() {
   });
 }
 
-get("publish").addEventListener("submit", (event) => {
+get("publish").addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
   event.preventDefault();
   try {
     void send(written());
@@ -269,7 +269,7 @@ get("publish").addEventListener("submit", (event) => {
   }
 });
 
-get("body").addEventListener("keydown", (event) => {
+get("body").addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) get("publish").requestSubmit();
 });
 
@@ -295,7 +295,7 @@ get("cut-all").addEventListener("click", () => {
   else for (const track of tracks) track.resume();
 });
 
-get("choose").addEventListener("submit", (event) => {
+get("choose").addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
   event.preventDefault();
   void choose();
 });
@@ -306,5 +306,13 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", touch);
 // A page that is put away (back/forward cache) must not hold connections; brought back, it begins anew.
 addEventListener("pageshow", (event) => event.persisted && void choose());
 
-get("channel").value = decodeURIComponent(location.hash.slice(1)) || "news";
-void choose();
+/** The channel that the address names: the page at `/#orders` opens `orders`. */
+function chooseFromAddress() {
+  const written = location.hash.slice(1).replaceAll("+", "%2B"); // in a form's words a + would be a space
+  const named = new URLSearchParams(`channel=${written}`).get("channel");
+  get("channel").value = named || "news";
+  void choose();
+}
+
+addEventListener("hashchange", chooseFromAddress);
+chooseFromAddress();

@@ -48,6 +48,14 @@ export class SseLane {
       this.events.ongap(gap);
     });
 
+    source.addEventListener("closing", (event) => {
+      // From 4500 on, coming back would not help, and an EventSource would come back for ever.
+      const { code, reason } = JSON.parse(event.data);
+      if (code < 4500) return;
+      source.close();
+      this.events.onstate("failed", reason);
+    });
+
     source.onerror = () => {
       if (source.readyState === EventSource.CONNECTING) {
         this.events.onstate("waiting", "the browser reconnects");
