@@ -20,7 +20,6 @@ from tellwire.message import Cursor, Gap, Message, Position, Since
 from tellwire.names import Policy
 from tellwire.protocol.commands import OnGap
 from tellwire.protocol.encodings import Batch, Encoding
-from tellwire.protocol.pushes import GapPush
 from tellwire.runs import merge, take_bite
 from tellwire.subscriber import Subscriber, Subscription
 from tellwire.tasks import Tasks
@@ -119,7 +118,7 @@ class Hub:
                 subscriber.joining[name] = 0
             gap = Gap(str(cursor), str(Position(head.epoch, 0)), "epoch", tuple(subscriber.channels))
             if subscriber.channels:
-                subscriber.door.write(subscriber.encoding.push(GapPush.of(gap)))
+                subscriber.tell(gap)
             subscriber.advance()
 
     # The flush
