@@ -254,7 +254,7 @@ class Connection:
 
     def merge_caught_up(self) -> None:
         """From here on messages of all channels come in one order, where nothing is on its way any more."""
-        if self.door is not None and self.door.is_empty and not self.door.subscriber.joining and not self._asked:
+        if self.door is not None and self.door.is_empty() and not self.door.subscriber.joining and not self._asked:
             for channel, reading in self.client.readings.items():
                 if channel in self.door.subscriber.channels:
                     reading.is_joined = True

@@ -350,7 +350,7 @@ class Everything(RuleBasedStateMachine):
 
     def _is_still(self, connection: Connection) -> bool:
         if connection.door is not None:
-            return connection.door.is_empty
+            return connection.door.is_empty()
         return connection.kind == "poll" or (connection.poll is not None and connection.poll.page is None)
 
     def _check_at_head(self, connection: Connection) -> None:

@@ -108,7 +108,6 @@ class FakeDoor(ABC):
     def drain(self, count: int | None = None) -> list[Seen]:
         """Let the peer take up to `count` bytes, None for all there are just now; return what it can read by then."""
 
-    @property
     @abstractmethod
     def is_empty(self) -> bool:
         """Whether the peer has taken everything."""
@@ -158,7 +157,6 @@ class SocketDoor(FakeDoor):
         """What the socket has not taken."""
         return len(self._waiting)
 
-    @property
     def is_empty(self) -> bool:
         return not self._sent and not self._waiting
 
@@ -194,7 +192,6 @@ class SlotDoor(FakeDoor):
         self._slot: list[Any] = []
         super().__init__(node, encoding, decoder, session)
 
-    @property
     def is_empty(self) -> bool:
         return not self._slot
 
