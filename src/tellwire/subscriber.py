@@ -217,7 +217,7 @@ class Subscriber:
         self.write_messages(messages)
 
     def _untold(self, gap: Gap | None) -> Gap | None:
-        """Leave out of a gap the channels whose reader was told of it: a log tells again of what is behind its floor."""
+        """Leave out of a gap the channels whose reader was told of it: a log says again what is behind its floor."""
         if gap is None:
             return None
         to = Position.parse(gap.to).seq
