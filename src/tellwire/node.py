@@ -202,9 +202,7 @@ class Node:
     ) -> Placement:
         """Find where a reading begins (see Hub.place); `since` and `last` are as the client gave them."""
         if last is not None:
-            if since is not None:
-                raise BadRequest("since and last exclude each other: give the one or the other")
-            check_count("last", last)
+            _check_last(last, since)
         return await self.hub.place(wanted, parse_since(since), last, on_gap)
 
     async def publish(self, command: Publish, session: str | None, *, packed: bool) -> Appended:
@@ -266,9 +264,7 @@ class Node:
         wanted = self.wanted(channels, None)
         limit_bytes = self.limits.request_max_bytes
         if last is not None:
-            if since is not None:
-                raise BadRequest("since and last exclude each other: give the one or the other")
-            newest = await self.broker.read_back(wanted, None, check_count("last", last))
+            newest = await self.broker.read_back(wanted, None, _check_last(last, since))
             messages, more = take_bite(newest.messages, 0, limit_bytes, limit)
             return Slice(messages, Position(newest.position.epoch, messages[-1].seq), newest.gap) if more else newest
         start = parse_since(since)
@@ -297,6 +293,12 @@ def check_count(name: str, count: int, least: int = 0) -> int:
     if not least <= count <= LAST_MAX:
         raise BadRequest(f"{name}={count} is out of range; it is between {least} and {LAST_MAX}")
     return count
+
+
+def _check_last(last: int, since: str | int | None) -> int:
+    if since is not None:
+        raise BadRequest("since and last exclude each other: give the one or the other")
+    return check_count("last", last)
 
 
 def _check_text(name: str, value: str, most: int) -> None:

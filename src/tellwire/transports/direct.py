@@ -279,12 +279,6 @@ def _head_too_large() -> TooLarge:
     return TooLarge(f"the head of a request, its target and fields, has at most {HEAD_MAX_BYTES} bytes")
 
 
-class WebSocketProtocol(Protocol):
-    """What takes a WebSocket connection over: an asyncio protocol that uvicorn can stop."""
-
-    def shutdown(self) -> None: ...
-
-
 Connections = set[Any]
 """uvicorn's open connections: whoever takes one over is in it, and leaves it."""
 
