@@ -12,6 +12,8 @@
     │   │   ├── InvalidData     a value that not every reader could be given
     │   │   └── TooManyChannels
     │   ├── Unauthorized
+    │   │   ├── Expired         the token was good until a moment ago
+    │   │   └── Revoked
     │   ├── Forbidden
     │   │   └── ForbiddenOrigin
     │   ├── NotFound
@@ -19,10 +21,14 @@
     │   ├── Conflict            ``expect`` did not hold; ``head`` says what is newest
     │   ├── TooLarge
     │   ├── UnsupportedMediaType
+    │   ├── RequestTimeout      the request did not arrive whole in time
     │   └── RateLimited
     └── ServerError             our own fault or state
         ├── Internal
         ├── Unavailable         the broker cannot be reached
+        ├── Timeout             a call or a hook took too long
+        ├── HookFailed          the application that was asked failed
+        ├── TooManyConnections
         └── Draining            this node is going; another one answers
 
 The code of an error is the same on every wire: ``code`` in an ``error`` push and in problem+json (RFC 9457).
@@ -158,6 +164,18 @@ class Unauthorized(RequestError):
     close_code = CloseCode.UNAUTHORIZED
 
 
+class Expired(Unauthorized):
+    code = "expired"
+    meaning = "the token has expired; come back with a fresh one"
+    close_code = CloseCode.EXPIRED
+
+
+class Revoked(Unauthorized):
+    code = "revoked"
+    meaning = "the token or its user was revoked"
+    close_code = CloseCode.REVOKED
+
+
 class Forbidden(RequestError):
     code = "forbidden"
     status = 403
@@ -205,10 +223,22 @@ class UnsupportedMediaType(RequestError):
     meaning = "the body is in a format that is not read here"
 
 
+class RequestTimeout(RequestError):
+    code = "request_timeout"
+    status = 408
+    meaning = "the request did not arrive whole in the time it has"
+
+
 class RateLimited(RequestError):
+    """``retry_after_s`` is when it would be taken; None where that cannot be said."""
+
     code = "rate_limited"
     status = 429
     meaning = "too much at once; try again later"
+
+    def __init__(self, detail: str, retry_after_s: float | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
 
 
 class ServerError(TellwireError):
@@ -223,6 +253,25 @@ class Unavailable(ServerError):
     code = "unavailable"
     status = 503
     meaning = "the broker cannot be reached; try again with the same id"
+    close_code = CloseCode.TRY_AGAIN_LATER
+
+
+class Timeout(ServerError):
+    code = "timeout"
+    status = 504
+    meaning = "what was called did not answer in time"
+
+
+class HookFailed(ServerError):
+    code = "hook_failed"
+    status = 502
+    meaning = "the application that had to be asked failed; its log says why"
+
+
+class TooManyConnections(ServerError):
+    code = "too_many_connections"
+    status = 503
+    meaning = "as many connections are open as may be; try again later"
     close_code = CloseCode.TRY_AGAIN_LATER
 
 
