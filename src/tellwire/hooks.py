@@ -102,9 +102,9 @@ class Disconnected:
 
 
 class HookCounters(Protocol):
-    """What counts hooks, if anything does."""
+    """What counts hooks, if anything does (tellwire.counters); ``begin_s`` is of `time.perf_counter`."""
 
-    def hook(self, name: str, seconds: float, failed: bool) -> None: ...
+    def hooked(self, name: str, begin_s: float, *, failed: bool) -> None: ...
 
 
 @dataclass
@@ -225,7 +225,7 @@ class Hooks:
             raise
         finally:
             if self.counters is not None:
-                self.counters.hook(hook, time.perf_counter() - began, failed)
+                self.counters.hooked(hook, began, failed=failed)
 
     async def _finish(self, what: str, awaitable: Awaitable[T], timeout_s: float | None) -> T:
         # Not asyncio.timeout: that needs a task, and the caller may not be in one (see tellwire.tasks).
