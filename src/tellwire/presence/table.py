@@ -113,14 +113,16 @@ class Table:
         """Return the nodes whose lease is over, but for one's own."""
         return [node for node, holder in self._holders.items() if holder.until_ms <= now_ms and node != own]
 
-    def held(self, nodes: Iterable[str], limit: int) -> list[Key]:
-        """Return up to `limit` members of these nodes."""
-        return list(islice((key for node in nodes for key in self._holders[node].held), limit))
+    def held(self, nodes: Iterable[str], limit: int) -> list[tuple[str, str, str]]:
+        """Return channel, client and node of up to `limit` members of these nodes."""
+        return list(islice(((*key, node) for node in nodes for key in self._holders[node].held), limit))
 
     def give_up(self, nodes: Iterable[str]) -> None:
         """Take the lease from nodes, so that they are told at their next beat; forget those that hold nothing."""
         for node in nodes:
-            holder = self._holders[node]
+            holder = self._holders.get(node)
+            if holder is None:
+                continue
             holder.until_ms = 0
             if not holder.held:
                 del self._holders[node]
