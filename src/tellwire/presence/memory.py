@@ -69,6 +69,7 @@ class MemoryPresence(Presence):
         lapsed = table.lapsed(self._clock(), node)
         gone = [table.leave(*key) for key in table.held(lapsed, limit)]
         table.give_up(lapsed)
+        table.forget(lapsed)
         return [member for member in gone if member is not None]
 
     async def aclose(self) -> None:

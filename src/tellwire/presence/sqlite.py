@@ -96,12 +96,13 @@ class SqlitePresence(Presence):
         held = table.held(lapsed, limit)
         # Each is taken only if its node still holds it then: what is on its way to the disk comes first.
         statements: list[Statement] = [(LEAVE_HELD, key) for key in held]
-        if len(held) < limit:
-            statements += [(FORGET, (node,)) for node in lapsed]
+        finished = lapsed if len(held) < limit else []
+        statements += [(FORGET, (node,)) for node in finished]
 
         def take() -> list[Member]:
             gone = [table.leave(*key) for key in held]
             table.give_up(lapsed)
+            table.forget(finished)
             return [member for member in gone if member is not None]
 
         return await self._change(statements, take)

@@ -118,13 +118,17 @@ class Table:
         return list(islice(((*key, node) for node in nodes for key in self._holders[node].held), limit))
 
     def give_up(self, nodes: Iterable[str]) -> None:
-        """Take the lease from nodes, so that they are told at their next beat; forget those that hold nothing."""
+        """Take the lease from nodes, so that they are told at their next beat."""
         for node in nodes:
             holder = self._holders.get(node)
-            if holder is None:
-                continue
-            holder.until_ms = 0
-            if not holder.held:
+            if holder is not None:
+                holder.until_ms = 0
+
+    def forget(self, nodes: Iterable[str]) -> None:
+        """Drop nodes that hold nothing."""
+        for node in nodes:
+            holder = self._holders.get(node)
+            if holder is not None and not holder.held:
                 del self._holders[node]
 
     def _hold(self, node: str) -> _Holder:
