@@ -54,7 +54,7 @@ class Verifier:
         self.anonymous = _anonymous(settings)
         """Who comes without a token; None where that is nobody."""
         if any(key.private is not None and not isinstance(key.private, bytes) for key in self._keyring.keys):
-            _log.warning("the key of tokens holds its private half; a server needs only the public one")
+            _log.info("the key of tokens holds its private half; a server needs only the public one")
 
     async def verify(self, token: str) -> Identity:
         """Return who a token speaks for; raise Unauthorized or Expired.
