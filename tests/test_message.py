@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tellwire.errors import InvalidCursor
-from tellwire.message import CURSOR_MAX_BYTES, SEQ_MAX, Cursor, Gap, Message, Position, parse_since
+from tellwire.message import CURSOR_MAX_BYTES, SEQ_MAX, Cursor, Gap, Message, Position, parse_since, trace_of
 
 EPOCHS = st.from_regex(r"[A-Za-z0-9]{1,32}", fullmatch=True).filter(str.isascii)
 POSITIONS = st.builds(Position, EPOCHS, st.integers(0, SEQ_MAX))
@@ -121,8 +121,39 @@ def test_message_size_counts_all_of_its_texts() -> None:
     small = Message("a", 1, "i", 0, b"", event="")
     assert small.size == 122
     assert Message("aa", 1, "ii", 0, b"1234", event="eee", key="kkkkk").size == small.size + 1 + 1 + 4 + 3 + 5
+    assert Message("a", 1, "i", 0, b"", event="", trace="t" * 55).size == small.size + 55
 
 
 def test_gap_is_written_with_from() -> None:
     gap = Gap("k.1", "k.5", "trimmed", ("a",))
     assert msgspec.to_builtins(gap) == {"from": "k.1", "to": "k.5", "reason": "trimmed", "channels": ("a",)}
+
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize("text", [f"00-{TRACE}", f"01-{TRACE}", f"cc-{TRACE}-what-will-be"])
+def test_trace_is_kept_as_far_as_it_is_understood(text: str) -> None:
+    assert trace_of(text) == f"00-{TRACE}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "00",
+        TRACE,
+        f"ff-{TRACE}",
+        f"00-{TRACE}-more",
+        f"00-{TRACE}x",
+        f"00-{TRACE}\n",
+        f"01-{TRACE}more",
+        f"00-{TRACE.upper()}",
+        f"00-{'0' * 32}-00f067aa0ba902b7-01",
+        f"00-4bf92f3577b34da6a3ce929d0e0e4736-{'0' * 16}-01",
+        f"01-{TRACE}-{'x' * 1_000_000}",
+        f"00-{TRACE.replace('4', chr(0x664))}",
+    ],
+)
+def test_trace_that_is_none_is_left_out(text: str) -> None:
+    assert trace_of(text) == ""

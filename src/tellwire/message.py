@@ -88,12 +88,29 @@ def _shown(text: str) -> str:
     return ascii(text if len(text) <= 60 else text[:57] + "...")
 
 
+_TRACE = re.compile(r"(?!ff)[0-9a-f]{2}(-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2})(-.*)?", re.ASCII)
+
+TRACE_CHARS = 55
+"""How long a trace context is."""
+
+
+def trace_of(text: str) -> str:
+    """Return a trace context as messages carry it, empty where `text` is none (W3C Trace Context, section 3.2).
+
+    One that cannot be read is left out and no error: a publish does not fail over how it is watched. Of a version newer
+    than 00 what is understood is kept.
+    """
+    match = _TRACE.fullmatch(text) if len(text) <= 512 else None
+    return "" if match is None or (match[2] and text.startswith("00")) else f"00{match[1]}"
+
+
 class Message(msgspec.Struct, frozen=True, gc=False):
     """One message as its log holds it.
 
     ``data`` is the text of a JSON value or, where ``packed``, a MessagePack object, just as it was published.
     ``time`` is in milliseconds since 1970 by the clock of the node that appended it. ``skip`` names the session
     that does not get this message (``echo: false``). ``seq`` is 0 for ephemeral messages, which no log holds.
+    ``trace`` is the publisher's trace context (W3C Trace Context, ``traceparent``), empty where it gave none.
     """
 
     channel: str
@@ -105,11 +122,13 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     event: str = "message"
     key: str | None = None
     skip: str = ""
+    trace: str = ""
 
     @property
     def size(self) -> int:
         """Bytes that this message counts for in every bound: its texts and a flat 120 for keeping it."""
-        return len(self.data) + len(self.channel) + len(self.id) + len(self.event) + len(self.key or "") + 120
+        texts = len(self.channel) + len(self.id) + len(self.event) + len(self.key or "") + len(self.trace)
+        return len(self.data) + texts + 120
 
 
 class Draft(msgspec.Struct, frozen=True, gc=False):
@@ -127,6 +146,7 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     skip: str = ""
     ephemeral: bool = False
     expect: Position | None = None
+    trace: str = ""
 
 
 class Appended(NamedTuple):

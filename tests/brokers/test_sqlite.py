@@ -23,6 +23,8 @@ from tellwire.testing.contract import DurableBrokerContract
 from tellwire.testing.harness import Clock, Collected, MakeBroker, on_loop, opened, placed, publish, read_to_head
 from tellwire.testing.model import BrokerModelContract
 
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
 
 class TestSqliteBroker(DurableBrokerContract, BrokerModelContract):
     """The contract, over a file."""
@@ -131,13 +133,31 @@ async def test_sqlite_broker_refuses_files_that_are_not_its_own(tmp_path: Path) 
     async with opened(SqliteBroker(newer)):
         pass
     with closing(sqlite3.connect(newer)) as connection:
-        connection.execute("PRAGMA user_version = 2")
-    assert "has format 2, this Tellwire reads format 1" in await refusal(newer)
+        connection.execute("PRAGMA user_version = 3")
+    assert "has format 3, this Tellwire reads formats up to 2" in await refusal(newer)
 
     assert "cannot be made" in await refusal(tmp_path / "missing" / "log.db")
     directory = tmp_path / "directory.db"
     directory.mkdir()
     assert "cannot be opened" in await refusal(directory)
+
+
+@on_loop
+async def test_sqlite_broker_goes_on_with_a_file_of_the_first_format(tmp_path: Path) -> None:
+    path = tmp_path / "log.db"
+    async with opened(SqliteBroker(path)) as (broker, _):
+        old = await publish(broker, "a", 3)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("ALTER TABLE messages DROP COLUMN trace")
+        connection.execute("PRAGMA user_version = 1")
+    for _ in range(2):
+        async with opened(SqliteBroker(path)) as (broker, _):
+            await broker.append(Draft("a", b"1", trace=TRACE))
+            read = await read_to_head(broker, ["a"])
+            assert read.seqs[:3] == [place.seq for place in old]
+            assert [message.trace for message in read.messages[:4]] == ["", "", "", TRACE]
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
 
 
 @on_loop

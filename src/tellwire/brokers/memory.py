@@ -202,7 +202,9 @@ class MemoryBroker(Broker):
 
     def _message(self, draft: Draft, seq: int, now: int, epoch: str) -> Message:
         id_ = draft.id if draft.id is not None else f"{epoch}.{seq}" if seq else ""
-        return Message(draft.channel, seq, id_, now, draft.data, draft.packed, draft.event, draft.key, draft.skip)
+        return Message(
+            draft.channel, seq, id_, now, draft.data, draft.packed, draft.event, draft.key, draft.skip, draft.trace
+        )
 
     def _expire(self, region: _Region, log: _Channel, now: int) -> None:
         oldest = now - int(region.settings.history_age_s * 1000)

@@ -155,8 +155,9 @@ class SqliteBroker(Broker):
         if draft.ephemeral:
             now = self._settings.clock()
             message = Message(
-                draft.channel, 0, draft.id or "", now, draft.data, draft.packed, draft.event, draft.key, draft.skip
-            )
+                draft.channel, 0, draft.id or "", now, draft.data, draft.packed, draft.event, draft.key, draft.skip,
+                draft.trace,
+            )  # fmt: skip
             feed.deliver((message,))
             return Appended(None)
         weight = len(draft.data) + _WAITING_BYTES

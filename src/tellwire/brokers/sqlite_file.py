@@ -17,8 +17,8 @@ Sync = Literal["full", "normal"]
 APPLICATION_ID = 0x54656C77
 """``PRAGMA application_id`` of our files: "Telw"."""
 
-FORMAT = 1
-"""``PRAGMA user_version``: the version of the tables below."""
+FORMAT = 2
+"""``PRAGMA user_version``: the version of the tables below. Files of older ones are brought up to it."""
 
 OLDEST_SQLITE = (3, 38, 0)
 """The first SQLite whose JSON functions are always there; reads and trims are made of them."""
@@ -31,7 +31,7 @@ _TABLES = (
     """CREATE TABLE messages (
         seq INTEGER PRIMARY KEY, channel INTEGER NOT NULL, time INTEGER NOT NULL, size INTEGER NOT NULL,
         packed INTEGER NOT NULL, id TEXT NOT NULL, event TEXT NOT NULL, key TEXT, skip TEXT NOT NULL,
-        data BLOB NOT NULL)""",
+        data BLOB NOT NULL, trace TEXT NOT NULL DEFAULT '')""",
     # Covering: trimming and paging look at places and sizes only, never at the messages.
     "CREATE INDEX messages_by_channel ON messages (channel, seq, size, time)",
     # By seq, hence appended at its end and cut at its front; found by (channel, id) in memory.
@@ -40,6 +40,9 @@ _TABLES = (
     "CREATE TABLE namespaces (name TEXT PRIMARY KEY, floor INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
 )
+
+_UPGRADES = {1: ("ALTER TABLE messages ADD COLUMN trace TEXT NOT NULL DEFAULT ''",)}
+"""What makes a file of one format one of the next."""
 
 _SENTENCES = {
     sqlite3.SQLITE_FULL: "the disk that holds {path} is full; free some space there",
@@ -113,9 +116,9 @@ def prepare(connection: sqlite3.Connection, path: Path, sync: Sync) -> str:
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     if tables and application != APPLICATION_ID:
         raise Unavailable(f"{path} is a database of another program; name another file")
-    if tables and version != FORMAT:
+    if tables and not 1 <= version <= FORMAT:
         raise Unavailable(
-            f"{path} has format {version}, this Tellwire reads format {FORMAT}; "
+            f"{path} has format {version}, this Tellwire reads formats up to {FORMAT}; "
             "start the Tellwire that wrote it, or name another file"
         )
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
@@ -131,7 +134,12 @@ def prepare(connection: sqlite3.Connection, path: Path, sync: Sync) -> str:
         for table in _TABLES:
             connection.execute(table)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {FORMAT}")
+        version = FORMAT
+    while version < FORMAT:
+        for statement in _UPGRADES[version]:
+            connection.execute(statement)
+        version += 1
+    connection.execute(f"PRAGMA user_version = {FORMAT}")
     meta: dict[str, str] = dict(connection.execute("SELECT name, value FROM meta"))
     boot = _boot_id()
     lost_tail = meta.get("sync") == "normal" and meta.get("closed") != "yes" and (not boot or meta.get("boot") != boot)

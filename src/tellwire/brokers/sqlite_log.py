@@ -24,7 +24,7 @@ from tellwire.names import Namespace, Namespaces
 Touched = tuple[str, ...]
 """Channels that were read since the append before: they count as used."""
 
-_MESSAGE_COLUMNS = 10
+_MESSAGE_COLUMNS = 11
 _ID_COLUMNS = 4
 _CHANNEL_COLUMNS = 8
 _ROWS_AT_ONCE = 256
@@ -226,7 +226,9 @@ class Log:
             else:
                 ids.keep(name, id_, seq, now)
                 id_rows += (seq, name, id_, now)
-            message = Message(name, seq, id_, now, draft.data, draft.packed, draft.event, draft.key, draft.skip)
+            message = Message(
+                name, seq, id_, now, draft.data, draft.packed, draft.event, draft.key, draft.skip, draft.trace
+            )
             size = message.size
             channel.last = seq
             channel.newest = now
@@ -234,7 +236,10 @@ class Log:
             channel.size += size
             region.size += size
             used[name] = channel
-            rows += (seq, channel.id, now, size, draft.packed, id_, draft.event, draft.key, draft.skip, draft.data)
+            rows += (
+                seq, channel.id, now, size, draft.packed, id_, draft.event, draft.key, draft.skip, draft.data,
+                draft.trace,
+            )  # fmt: skip
             messages.append(message)
             outcomes.append(Appended(Position(epoch, seq)))
         if messages:

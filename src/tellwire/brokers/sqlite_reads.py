@@ -44,7 +44,7 @@ _AFTER = """SELECT json_group_array(json((
 _BEFORE = _AFTER.replace("ORDER BY seq", "ORDER BY seq DESC")
 
 _MESSAGES = """SELECT json_group_array(json_array(
-    m.channel, m.seq, m.id, m.time, hex(m.data), m.packed, m.event, m.key, m.skip))
+    m.channel, m.seq, m.id, m.time, hex(m.data), m.packed, m.event, m.key, m.skip, m.trace))
 FROM json_each(?) AS place CROSS JOIN messages AS m ON m.seq = place.value"""
 
 
@@ -67,6 +67,7 @@ class _Row(msgspec.Struct, array_like=True, gc=False):
     event: str
     key: str | None
     skip: str
+    trace: str
 
 
 _channels = msgspec.json.Decoder(list[_Channel])
@@ -196,7 +197,7 @@ def _fetch(connection: sqlite3.Connection, known: _Known, places: Iterable[Place
     return [
         Message(
             names[row.channel], row.seq, row.id, row.time, bytes.fromhex(row.data), bool(row.packed),
-            row.event, row.key, row.skip,
+            row.event, row.key, row.skip, row.trace,
         )
         for row in rows
     ]  # fmt: skip

@@ -36,7 +36,7 @@ class AppendContract:
             Draft(
                 "a", bytes(range(256)), packed=True, id="\N{SNOWMAN} \x00 \" ' \\ \n", event="\N{GRINNING FACE}", key=""
             ),
-            Draft("a", b""),
+            Draft("a", b"", trace="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
         ]
         async with opened(make_broker(clock=clock), "a") as (broker, feed):
             for draft in drafts:
@@ -55,6 +55,7 @@ class AppendContract:
                     draft.event,
                     draft.key,
                     draft.skip,
+                    draft.trace,
                 )
             assert read.messages[-1].id, "a message without an id is given one"
 
