@@ -144,7 +144,11 @@ class Counters:
         # Clocks of two nodes may differ: a message from the future has no lag.
         self.deliver_lag_s.observe(max(0.0, time.time() - oldest_ms / 1000))
 
-    # Hooks
+    # Limits and hooks
+
+    def limit_hit(self, name: str) -> None:
+        """Count that something went over a bound, by its setting's name."""
+        self.limits[name] += 1
 
     def hooked(self, name: str, begin_s: float, *, failed: bool) -> None:
         """Count a call of the application's hook `name`, begun at `begin_s` of `time.perf_counter`."""
@@ -171,5 +175,5 @@ class Counters:
             )
 
     def rates(self) -> dict[str, float]:
-        """Return what was published, delivered and so on in a second, over the last ten; empty right after the start."""
+        """Return what was published, delivered and so on in a second, over the last ten; at first nothing."""
         return self._rates.per_second()

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from operator import attrgetter
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from tellwire.brokers.base import Broker
+from tellwire.counters import Counters
 from tellwire.errors import CloseCode
 from tellwire.log import Entry, Tail, Tails
-from tellwire.message import Cursor, Gap, Message, Position, Since
+from tellwire.message import Appended, Cursor, Draft, Gap, Message, Position, Since
 from tellwire.names import Policy
 from tellwire.protocol.commands import OnGap
 from tellwire.protocol.encodings import Batch, Encoding
@@ -47,6 +49,16 @@ class Placement(NamedTuple):
     reached: int
 
 
+class Tracer(Protocol):
+    """Who makes spans of messages on their way; a node has none unless it was given one."""
+
+    async def publish(self, draft: Draft, append: Callable[[Draft], Awaitable[Appended]]) -> Appended:
+        """Append a draft that carries the context of the span which this is; begins to append before it waits."""
+
+    def deliver(self, messages: Sequence[Message], begin_ns: int) -> None:
+        """Take note that messages which carry a context were handed out, in a flush begun at `begin_ns` since 1970."""
+
+
 class Hub:
     """Everyone who reads on this node.
 
@@ -55,11 +67,22 @@ class Hub:
         tasks: Who keeps the reads that have to wait.
         tail_max_bytes: Bytes of newest messages and their frames kept in memory over all channels.
         read_bite_bytes: About how much a reader that catches up is given at a time.
+        counters: Where all this is counted.
     """
 
-    def __init__(self, broker: Broker, tasks: Tasks, *, tail_max_bytes: int, read_bite_bytes: int) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        tasks: Tasks,
+        *,
+        tail_max_bytes: int,
+        read_bite_bytes: int,
+        counters: Counters | None = None,
+    ) -> None:
         self.broker = broker
         self.tasks = tasks
+        self.counters = counters or Counters()
+        self.tracer: Tracer | None = None
         self.read_bite_bytes = read_bite_bytes
         self.tails = Tails(tail_max_bytes)
         self.subscribers: set[Subscriber] = set()
@@ -137,6 +160,9 @@ class Hub:
         news = {tail: tail.fresh for tail in dirty}
         for tail in dirty:
             tail.fresh = []
+        oldest = news[dirty[0]][0].message
+        self.counters.flushed(sum(map(len, news.values())), oldest.time)
+        begin_ns = 0 if self.tracer is None else time.time_ns()
         if len(dirty) == 1:
             tail = dirty[0]
             for encoding, readers in list(tail.live.items()):
@@ -145,6 +171,9 @@ class Hub:
             self._flush_many(news, previous)
         for tail, entries in news.items():
             self.tails.keep(tail, entries)
+        if self.tracer is not None:
+            traced = [entry.message for entries in news.values() for entry in entries if entry.message.trace]
+            self.tracer.deliver(traced, begin_ns)
 
     def _flush_many(self, news: dict[Tail, list[Entry]], previous: int) -> None:
         """Flush several channels: merged in order, once for all readers that share the same set of them."""
@@ -175,17 +204,26 @@ class Hub:
         previous: int,
     ) -> None:
         skips = {entry.message.skip for entry in entries if entry.message.skip}
-        whole: Batch = encoding.join([entry.frame(encoding) for entry in entries])
+        frames = [entry.frame(encoding) for entry in entries]
+        whole: Batch = encoding.join(frames)
+        others = 0  # who is not given the whole batch: few, so that counting them costs nothing
         # The one loop that runs for every delivery: nothing else belongs into it.
         for subscriber in subscribers:
             if subscriber.live:
                 door = subscriber.door
                 if not door.writable:
                     subscriber.fall_behind(previous, tails)
+                    others += 1
                 elif not skips or subscriber.session not in skips:
                     door.write(whole)
-                elif wanted := [e.frame(encoding) for e in entries if e.message.skip != subscriber.session]:
-                    door.write(encoding.join(wanted))
+                else:
+                    others += 1
+                    if wanted := [e.frame(encoding) for e in entries if e.message.skip != subscriber.session]:
+                        door.write(encoding.join(wanted))
+                        self.counters.delivered(len(wanted), sum(map(len, wanted)))
+            else:
+                others += 1
+        self.counters.delivered(len(frames), sum(map(len, frames)), len(subscribers) - others)
 
     def bite(self, names: Collection[str], after: int, until: int, limit_bytes: int) -> tuple[list[Entry], int] | None:
         """Take entries between two places from the tails, and say how far they reach; None where no tail goes back."""
@@ -210,6 +248,7 @@ class Hub:
     def enter(self, subscriber: Subscriber, *, beats: bool = True) -> None:
         """Let a connection in; with `beats` it gets heartbeats, and is cut when it is dead."""
         self.subscribers.add(subscriber)
+        self.counters.opened(subscriber.transport)
         if beats:
             self._slot(subscriber).add(subscriber)
 
@@ -217,7 +256,9 @@ class Hub:
         """Let go of a connection and all its readings; may be called twice."""
         subscriber.closed = True
         subscriber.live = False
-        self.subscribers.discard(subscriber)
+        if subscriber in self.subscribers:
+            self.subscribers.remove(subscriber)
+            self.counters.closed(subscriber.transport)
         self._slot(subscriber).discard(subscriber)
         for name in list(subscriber.channels):
             self.unsubscribe(subscriber, name)
@@ -243,6 +284,8 @@ class Hub:
                 epoch = self.epoch
                 placement = await self._find(subscriptions, since, last, on_gap)
                 if self.epoch == epoch:  # else the log was lost meanwhile, and what was read is of the old one
+                    if placement.gap is not None:
+                        self.counters.gaps[placement.gap.reason] += 1
                     return placement
         except BaseException:
             self.let_go(subscriptions)
@@ -340,6 +383,7 @@ class Hub:
     def tick(self) -> None:
         """Give one slot of connections its half beat; a round of WHEEL_SLOTS calls takes half an interval."""
         self.flush()  # what is published to channels that nobody here reads moves cursors, too
+        self.counters.sample(time.monotonic())
         slot = self._wheel[self._turn % WHEEL_SLOTS]
         sound = self._turn // WHEEL_SLOTS % 2 == 0
         self._turn += 1
