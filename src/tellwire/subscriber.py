@@ -100,12 +100,17 @@ class Subscriber:
         epoch = self.hub.epoch
         frames = [self.encoding.frame(m, epoch) for m in messages if not m.skip or m.skip != self.session]
         if frames:
-            self.door.write(self.encoding.join(frames))
+            self._write(frames)
+
+    def _write(self, frames: list[bytes]) -> None:
+        self.hub.counters.delivered(len(frames), sum(map(len, frames)))
+        self.door.write(self.encoding.join(frames))
 
     def fall_behind(self, place: int, tails: Iterable[Tail]) -> None:
         """Leave the live set at `place`: `tails` have news, and the socket is full."""
         self.live = False
         self.position = place
+        self.hub.counters.fell_behind += 1
         if any(self.channels[tail.channel].policy == "disconnect" for tail in tails):
             self.door.close(CloseCode.SLOW, "this reader lagged on a channel whose policy is disconnect")
 
@@ -177,7 +182,7 @@ class Subscriber:
         session = self.session
         wanted = [entry for entry in entries if not entry.message.skip or entry.message.skip != session]
         if wanted := self._newest(wanted):
-            self.door.write(self.encoding.join(self.hub.tails.frames(wanted, self.encoding)))
+            self._write(self.hub.tails.frames(wanted, self.encoding))
 
     def _newest(self, entries: list[Entry]) -> list[Entry]:
         """Leave out what a newer entry with the same key replaces, on channels read with the policy ``latest``."""
@@ -261,4 +266,5 @@ class Subscriber:
         if gap.reason == "trimmed":
             gap = Gap(gap.from_, gap.to, "slow", gap.channels)
         self.note(gap)
+        self.hub.counters.gaps[gap.reason] += 1
         self.door.write(self.encoding.push(GapPush.of(gap)))
