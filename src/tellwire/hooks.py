@@ -23,7 +23,7 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
-from tellwire.auth import Identity
+from tellwire.auth import Identity, Operation
 from tellwire.errors import HookFailed, InvalidData, NotFound, TellwireError, Timeout
 from tellwire.protocol.data import BYTES_KEY, check_json
 
@@ -107,7 +107,7 @@ class HookCounters(Protocol):
     def hooked(self, name: str, begin_s: float, *, failed: bool) -> None: ...
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Hooks:
     """The application's handlers; those that are None are not asked, and then cost nothing.
 
@@ -117,7 +117,7 @@ class Hooks:
 
     connect: Callable[[ConnectRequest], Identity | Awaitable[Identity | None] | None] | None = None
     """Says who somebody is; None: their token does. May raise Unauthorized or Forbidden."""
-    authorize: Callable[[Client, str, str], bool | Awaitable[bool | None] | None] | None = None
+    authorize: Callable[[Client, Operation, str], bool | Awaitable[bool | None] | None] | None = None
     """Asked with an operation and a name whether a client may; None: the token's grants decide."""
     subscribe: Callable[[Client, str], Awaitable[None] | None] | None = None
     """Asked before a client that may read a channel begins to; raises Forbidden to refuse."""
@@ -145,7 +145,7 @@ class Hooks:
             return found
         raise _wrong("connect", found, "an Identity, or None to go on with the token")
 
-    async def ask_authorize(self, client: Client, operation: str, name: str) -> bool | None:
+    async def ask_authorize(self, client: Client, operation: Operation, name: str) -> bool | None:
         """Return whether a client may, None if its grants decide."""
         if self.authorize is None:
             return None
@@ -175,7 +175,7 @@ class Hooks:
             raise _wrong("publish", found, "a Publishing, or None to let the message in as it is")
         if (found.channel, found.id) != (publishing.channel, publishing.id):
             raise _wrong("publish", found, "a Publishing of the same channel and id")
-        return None if found == publishing else found
+        return found  # the same one, too: its data may have been altered in place
 
     async def tell_disconnect(self, disconnected: Disconnected) -> None:
         """Tell the application; what goes wrong is logged, since nobody waits for it."""
@@ -267,14 +267,15 @@ def encode_value(hook: str, value: Any) -> bytes:
     """
     try:
         plain = msgspec.to_builtins(value, builtin_types=(bytes, bytearray, memoryview), str_keys=True)
-        text = json.dumps(plain, default=_wrap_bytes, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = json.dumps(plain, default=wrap_bytes, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         return check_json(text.encode())
     except (TypeError, ValueError, RecursionError, InvalidData) as exc:
         _log.error("the %s handler gave data that cannot be sent: %s", hook, exc)
         raise _failed(hook) from None
 
 
-def _wrap_bytes(value: Any) -> dict[str, str]:
+def wrap_bytes(value: Any) -> dict[str, str]:
+    """Return bytes as JSON has them: the ``default`` of `json.dumps` for data."""
     return {BYTES_KEY: base64.b64encode(value).decode("ascii")}
 
 
