@@ -89,6 +89,7 @@ class Hub:
         self.epoch = ""
         self.head = 0  # seq of the newest message that the feed has brought
         self.flushed = 0  # seq up to which live readers have everything
+        self.readings = 0  # channels held, by all readers
         self._order = 0
         self._dirty: list[Tail] = []
         self._scheduled = False
@@ -279,6 +280,7 @@ class Hub:
                         self.tasks.start(self.broker.unfollow(name))
                 tail = self.tails.open(name, self.head)
                 tail.readers += 1
+                self.readings += 1
                 subscriptions[name] = Subscription(tail, policy, on_gap)
             while True:
                 epoch = self.epoch
@@ -374,6 +376,7 @@ class Hub:
         for name, subscription in subscriptions.items():
             tail = subscription.tail
             tail.readers -= 1
+            self.readings -= 1
             if not tail.readers:
                 self.tails.drop(tail)
                 self.tasks.start(self.broker.unfollow(name))

@@ -101,6 +101,10 @@ class Broker(ABC):
     async def unfollow(self, channel: str) -> None:
         """Say that the channel's messages are not needed in the feed; some may still come."""
 
+    def figures(self) -> dict[str, float]:
+        """Return what this broker has to tell of itself, by name; metrics show each as ``tellwire_broker_NAME``."""
+        return {}
+
     @abstractmethod
     async def aclose(self) -> None:
         """Finish the appends begun, then let go of everything; may be called twice."""

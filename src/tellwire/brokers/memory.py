@@ -181,6 +181,13 @@ class MemoryBroker(Broker):
     async def unfollow(self, channel: str) -> None:
         """Nothing to do."""
 
+    def figures(self) -> dict[str, float]:
+        regions = self._regions.values()
+        return {
+            "history_bytes": sum(region.size for region in regions),
+            "history_channels": sum(len(region.channels) for region in regions),
+        }
+
     async def aclose(self) -> None:
         self._feed = None
 

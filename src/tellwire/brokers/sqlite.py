@@ -201,6 +201,9 @@ class SqliteBroker(Broker):
     async def unfollow(self, channel: str) -> None:
         """Nothing to do."""
 
+    def figures(self) -> dict[str, float]:
+        return {"queue_bytes": self._queued_bytes}
+
     async def aclose(self) -> None:
         if self._closing is None:
             self._closing = asyncio.get_running_loop().create_task(self._close())
