@@ -1,0 +1,66 @@
+import { split } from "../cursor.js";
+import { TellwireError, closed } from "../errors.js";
+import { SseParser } from "../sse-parser.js";
+import { HttpTransport } from "./http.js";
+
+/** Server-Sent Events for what comes down, and POST for what goes up (spec/protocol.md, section 8.4). */
+export class SseTransport extends HttpTransport {
+  /** @override */
+  name = "sse";
+
+  /** @override @param {{channels: string[], since: string | undefined, signal: AbortSignal, live: () => void}} what */
+  async read({ channels, since, signal, live }) {
+    const { http, clock, options } = this.host;
+    const query = this.query(channels, { since, envelope: 1 });
+    const parser = new SseParser((event) => this.#take(event));
+    /** @type {unknown} */
+    let watchdog;
+    const silence = new AbortController();
+    const stop = () => silence.abort();
+    signal.addEventListener("abort", stop);
+    /** Where the stream is: it reads all its channels in order, so each of them has had what is before. */
+    const reached = () => {
+      for (const reading of this.round.values()) {
+        if (reading.isWanted && parser.lastEventId) reading.place.at(parser.lastEventId);
+      }
+    };
+    try {
+      await http.ask("v1/events", {
+        query,
+        headers: { Accept: "text/event-stream" },
+        signal: silence.signal,
+        timeoutMs: options.tryTimeoutMs,
+        take: async (response, arrived) => {
+          const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
+          for (;;) {
+            const { done, value } = await reader.read();
+            if (done) break;
+            // A proxy that keeps the stream to itself passes on its head at once: only what comes in it counts.
+            if (watchdog === undefined) {
+              arrived();
+              live();
+            }
+            clock.clearTimeout(watchdog);
+            watchdog = clock.setTimeout(stop, options.heartbeatMs * 2.5);
+            parser.feed(value);
+            if (signal.aborted) return;
+          }
+        },
+      });
+    } finally {
+      clock.clearTimeout(watchdog);
+      signal.removeEventListener("abort", stop);
+      reached();
+    }
+    if (signal.aborted) return;
+    throw new TellwireError("disconnected", "the stream ended", { retryAfterMs: parser.retryMs ?? undefined });
+  }
+
+  /** @param {{event: string, data: string, id: string}} event */
+  #take({ event, data, id }) {
+    const push = JSON.parse(data);
+    if (event === "gap") for (const reading of this.round.values()) reading.gap(push);
+    else if (event === "closing") throw closed(push.code, push.reason, push.reconnect_in_ms);
+    else this.push(push, split(id)?.[0] ?? "");
+  }
+}

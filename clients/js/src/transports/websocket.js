@@ -1,0 +1,277 @@
+import { TellwireError, asError, closed } from "../errors.js";
+import { split } from "../cursor.js";
+
+/** @typedef {import("../subscription.js").Subscription} Subscription */
+
+/** One connection both ways: commands up, replies and pushes down (spec/protocol.md, sections 6, 7 and 10). */
+export class WebSocketTransport {
+  name = "websocket";
+  batches = 16;
+  /** What is read, and whether the server said so yet. @type {Map<string, {reading: Subscription, live: boolean}>} */
+  #read = new Map();
+  /** @type {Map<number, {resolve: (reply: any) => void, reject: (error: TellwireError) => void}>} */
+  #pending = new Map();
+  #ref = 0;
+  #epoch = "";
+  /** @type {WebSocket | undefined} */
+  #socket;
+  #isConnected = false;
+  #isOpen = false;
+  #isOver = false;
+  /** How much was heard, and when last. */
+  #heard = 0;
+  #heardAt = 0;
+  #heartbeatMs;
+  /** @type {unknown} */
+  #watchdog;
+  /** @type {unknown} */
+  #refresh;
+  /** What the server said before it closed. @type {TellwireError | undefined} */
+  #said;
+  /** @type {(error: TellwireError) => void} */
+  #over = () => {};
+
+  /** @param {import("../connection.js").Host} host */
+  constructor(host) {
+    this.host = host;
+    this.#heartbeatMs = host.options.heartbeatMs;
+  }
+
+  /** Resolves when everything is being read. */
+  async open() {
+    const { host } = this;
+    const token = await host.tokens.get();
+    if (this.#isOver) throw new TellwireError("closed", "closed");
+    const url = new URL("v1/ws", host.http.base);
+    url.protocol = url.protocol.replace("http", "ws");
+    await new Promise((resolve, reject) => {
+      this.#over = reject;
+      const socket = new /** @type {typeof WebSocket} */ (host.options.WebSocket)(url, "tellwire.v1.json");
+      this.#socket = socket;
+      socket.onopen = () => {
+        const { session } = host;
+        this.#command({ type: "connect", session, token, since: host.inbox.cursor ?? undefined }).then((reply) => {
+          this.#connected(reply);
+          return Promise.all(this.sync());
+        }).then(resolve, reject);
+      };
+      socket.onmessage = (event) => this.#receive(JSON.parse(event.data));
+      socket.onclose = (event) => this.#end(this.#said ?? closed(event.code, event.reason));
+      socket.onerror = () => {}; // a close follows
+    });
+    this.#isOpen = true;
+    this.#over = (error) => host.lost(this, error);
+  }
+
+  close() {
+    this.#end(new TellwireError("disconnected", "the connection was closed"), false);
+  }
+
+  /** @param {TellwireError} error */
+  #end(error, isNews = true) {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.host.clock.clearTimeout(this.#watchdog);
+    this.host.clock.clearTimeout(this.#refresh);
+    const socket = this.#socket;
+    if (socket) {
+      socket.onopen = socket.onmessage = socket.onclose = null;
+      socket.close();
+    }
+    if (error.closeCode === 1009) this.host.outbox.refuseLargest();
+    for (const { reject } of this.#pending.values()) reject(new TellwireError("disconnected", error.message));
+    this.#pending.clear();
+    // The opening is over in any case; a connection that was in use is lost only where we did not close it ourselves.
+    if (isNews || !this.#isOpen) this.#over(error);
+  }
+
+  /** Read what is wanted now, and no more. */
+  sync() {
+    if (!this.#isConnected || this.#isOver) return [];
+    const wanted = this.host.readings();
+    for (const [channel, { reading }] of this.#read) {
+      if (wanted.get(channel) === reading) continue;
+      this.#read.delete(channel);
+      this.#command({ type: "unsubscribe", channel }).catch(() => {});
+    }
+    return [...wanted].filter(([channel]) => !this.#read.has(channel)).map(([, reading]) => this.#subscribe(reading));
+  }
+
+  /** @param {Subscription} reading */
+  async #subscribe(reading) {
+    const { channel } = reading;
+    const entry = { reading, live: false };
+    this.#read.set(channel, entry);
+    try {
+      await this.#command({ type: "subscribe", channel, ...reading.wish }, (reply) => {
+        if (this.#read.get(channel) !== entry) return;
+        entry.live = true;
+        this.#gap(reply.gap);
+        this.#epoch = split(reply.cursor)?.[0] ?? this.#epoch;
+        reading.place.at(reply.cursor);
+        reading.began();
+      });
+    } catch (caught) {
+      const error = asError(caught);
+      if (this.#isOver) return; // whoever opened the connection, or lost it, knows
+      // A server that is busy has said nothing about the channel.
+      if (error.isBusy || error.code === "internal") this.#end(error);
+      else if (this.#read.get(channel) === entry) {
+        this.#read.delete(channel);
+        reading.end(error);
+      }
+    }
+  }
+
+  /** @param {string[]} texts @returns {Promise<import("../outbox.js").Answers>} */
+  publish(texts) {
+    return Promise.all(
+      texts.map(async (text) => {
+        try {
+          const { position, duplicate } = await this.#send(text, "publish");
+          return { position, duplicate };
+        } catch (error) {
+          return asError(error);
+        }
+      }),
+    );
+  }
+
+  /** @param {Record<string, any> & {type: string}} command @returns {Promise<any>} */
+  request(command) {
+    return this.#command(command);
+  }
+
+  /** @param {import("../presence.js").Presence} room @param {boolean} isWatched */
+  async present(room, isWatched) {
+    const { channel, isIn, state } = room;
+    if (isWatched) room.expect();
+    const reply = await this.#command({ type: "presence", channel, enter: isIn, watch: isWatched, state });
+    if (isWatched) room.know(reply);
+    return reply;
+  }
+
+  /** Something may have happened while nobody looked: is it still there? */
+  verify() {
+    if (!this.#isConnected) return;
+    this.#command({ type: "ping" }).catch(() => {});
+    this.#listen(Math.min(this.host.options.tryTimeoutMs, this.#patienceMs()));
+  }
+
+  /**
+   * @param {Record<string, any> & {type: string}} command
+   * @param {(reply: any) => void} [take] Called before anything that comes after the reply.
+   */
+  #command({ type, ...fields }, take) {
+    return this.#send(JSON.stringify(fields), type, take);
+  }
+
+  /** @param {string} fields JSON @param {string} type @param {(reply: any) => void} [take] @returns {Promise<any>} */
+  #send(fields, type, take) {
+    return new Promise((resolve, reject) => {
+      const socket = this.#socket;
+      if (this.#isOver || socket?.readyState !== 1) {
+        return reject(new TellwireError("disconnected", "there is no connection"));
+      }
+      const ref = ++this.#ref;
+      this.#pending.set(ref, {
+        resolve: (reply) => {
+          take?.(reply);
+          resolve(reply);
+        },
+        reject,
+      });
+      socket.send(`{"type":"${type}","ref":${ref}${fields === "{}" ? "}" : `,${fields.slice(1)}`}`);
+    });
+  }
+
+  /** @param {any} push */
+  #receive(push) {
+    this.#heard += 1;
+    this.#heardAt = this.host.clock.now();
+    // What the server says last before it closes is why.
+    if (push.type !== "closing") this.#said = undefined;
+    if (push.ref !== undefined) {
+      const waiting = this.#pending.get(push.ref);
+      this.#pending.delete(push.ref);
+      if (push.type === "error") {
+        waiting?.reject(new TellwireError(push.code, push.message, { head: push.head, retryAfterMs: push.retry_after_ms }));
+      } else waiting?.resolve(push);
+      return;
+    }
+    switch (push.type) {
+      case "message": {
+        const entry = this.#read.get(push.channel);
+        if (entry?.live) entry.reading.take(push, this.#epoch, this.host.isCurrent(this));
+        break;
+      }
+      case "gap":
+        this.#gap(push);
+        break;
+      case "heartbeat":
+        for (const { reading, live } of this.#read.values()) if (live) reading.place.at(push.cursor);
+        this.host.inbox.at(push.cursor);
+        break;
+      case "closing":
+        this.#said ??= closed(push.code, push.reason, push.reconnect_in_ms);
+        break;
+      case "error":
+        this.#said = new TellwireError(push.code, push.message, { retryAfterMs: push.retry_after_ms });
+        break;
+      case "unsubscribed": {
+        const entry = this.#read.get(push.channel);
+        this.#read.delete(push.channel);
+        entry?.reading.end(new TellwireError(push.code ?? "forbidden", `the server ended the reading of ${push.channel}`));
+        break;
+      }
+      default:
+        this.host.push(push, this.#epoch, this);
+    }
+  }
+
+  /** @param {import("../wire.js").Gap | null | undefined} gap */
+  #gap(gap) {
+    if (!gap) return;
+    if (gap.reason === "epoch") this.#epoch = split(gap.to)?.[0] ?? this.#epoch;
+    for (const { reading, live } of this.#read.values()) if (live) reading.gap(gap);
+  }
+
+  /** @param {any} reply */
+  #connected(reply) {
+    this.#isConnected = true;
+    this.#epoch = reply.epoch;
+    this.#heartbeatMs = this.host.options.heartbeatMs = reply.heartbeat_ms;
+    this.host.client = reply.client;
+    this.#expires(reply.expires_in_ms);
+    this.#listen(this.#patienceMs());
+  }
+
+  #patienceMs() {
+    return this.#heartbeatMs * 2.5;
+  }
+
+  /** Take the connection for dead when nothing is heard for so long from now. @param {number} ms */
+  #listen(ms) {
+    const { clock } = this.host;
+    const heard = this.#heard;
+    clock.clearTimeout(this.#watchdog);
+    this.#watchdog = clock.setTimeout(() => {
+      if (this.#heard !== heard) this.#listen(Math.max(0, this.#heardAt + this.#patienceMs() - clock.now()));
+      else this.#end(new TellwireError("disconnected", "the server is silent for too long", { closeCode: 4000 }));
+    }, ms);
+  }
+
+  /** Get a fresh token shortly before this one is over. @param {number | undefined | null} inMs */
+  #expires(inMs) {
+    const { clock, tokens } = this.host;
+    if (inMs === undefined || inMs === null || !tokens.canRenew) return;
+    this.#refresh = clock.setTimeout(() => {
+      tokens.forget();
+      tokens
+        .get()
+        .then((token) => this.#command({ type: "refresh", token }))
+        .then((reply) => this.#expires(reply.expires_in_ms))
+        .catch(() => {}); // the server closes when it is over, and then another try is made
+    }, Math.min(Math.max(inMs - 15_000, inMs / 2), 2 ** 31 - 1));
+  }
+}
