@@ -69,7 +69,7 @@ def _from_cookies(fields: Iterable[bytes], wanted: bytes) -> str | None:
 
 _SECRETS = re.compile(
     r"""
-    (?P<query> token(?:=|%3D)) [^&\s"'<>#;,]+               # in a URL, in one within it, and in a cookie with the usual name
+    (?P<query> token(?:=|%3D)) [^&\s"'<>#;,]+               # in a URL, one within it, the usual cookie
   | (?P<bearer> \bBearer[ ]+) [^\s"'<>,;]{8,}
   | (?P<subprotocol> tellwire\.token\.) [^\s"'<>,;]+
   | eyJ[\w-]* \. [\w-]* \. [\w-]*                 # a JWT anywhere: its first part is the base64 of '{"'

@@ -45,9 +45,13 @@ class FetchedKeys(Keyring):
 
     def __init__(self, url: str, algorithms: tuple[str, ...], monotonic: Callable[[], float]) -> None:
         super().__init__()
-        parts = urlsplit(url)
-        if not parts.hostname:
-            raise UnusableKey("this URL names no host")
+        try:
+            httpx.URL(url)
+            parts = urlsplit(url)
+            if not parts.hostname or parts.port == 0:
+                raise ValueError("it names no host that could be reached")
+        except (httpx.InvalidURL, ValueError) as exc:
+            raise UnusableKey(f"this is not a URL: {exc}") from None
         if algorithms and set(algorithms) <= SECRET_BYTES_MIN.keys():
             raise UnusableKey(f"{', '.join(algorithms)} needs a secret, and no secret is taken from a URL")
         if parts.scheme == "http" and not is_loopback(parts.netloc.rpartition("@")[2]):

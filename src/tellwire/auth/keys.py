@@ -173,7 +173,9 @@ def _from_jwk(entry: Any, wanted: tuple[str, ...], secrets: bool) -> Key:
     kid, own, operations = entry.get("kid"), entry.get("alg"), entry.get("key_ops", ["verify"])
     if kid is not None and not isinstance(kid, str):
         raise UnusableKey("its kid is not a text")
-    if entry.get("use", "sig") != "sig" or not isinstance(operations, list) or not {"verify", "sign"} & {*operations}:
+    if entry.get("use", "sig") != "sig" or not (
+        isinstance(operations, list) and ("verify" in operations or "sign" in operations)
+    ):
         raise UnusableKey("it is not for signatures")
     if own is not None:
         if own not in ALGORITHMS or (wanted and own not in wanted):
@@ -183,7 +185,8 @@ def _from_jwk(entry: Any, wanted: tuple[str, ...], secrets: bool) -> Key:
         raise UnusableKey("it is a secret, and a set that is fetched is no place for one")
     try:
         found = jwt.PyJWK(entry).key
-    except (jwt.PyJWTError, ValueError, TypeError, UnsupportedAlgorithm):
+    except (jwt.PyJWTError, ValueError, TypeError, LookupError, AttributeError, UnsupportedAlgorithm):
+        # PyJWT takes the members for what they should be.
         raise UnusableKey("it is not a JWK of a kind that is known here") from None
     if isinstance(found, bytes):
         return _secret(found, wanted, kid)
