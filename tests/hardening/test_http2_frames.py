@@ -142,7 +142,7 @@ def test_frame_that_breaks_http2_ends_its_connection(
 
 
 def test_connection_that_says_nothing_is_cut(certificate: Certificate) -> None:
-    server = Server(server=certificate.settings, limits={"idle_s": 0.6})
+    server = Server(server=certificate.settings, limits={"head_s": 0.6, "body_s": 0.6, "idle_s": 0.6})
     try:
         context = certificate.client_context("h2")
         for sent in (b"", b"PRI * HTTP/2.0\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0, b"")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -87,12 +88,16 @@ class Turnstile:
             raise self._refusal("connections_per_address", "this address has as many connections as it may")
         self._total += 1
         _add(self._by_address, key)
-        return Visit(self, key)
+        return Visit(self, sys.intern(key))  # one text for all connections of the address
+
+    def check_user(self, user: str) -> None:
+        """Raise TooManyConnections where a user may have no more."""
+        if self._by_user.get(user, 0) >= self._limits.connections_per_user:
+            raise self._refusal("connections_per_user", "this user has as many connections as they may")
 
     def enter_user(self, user: str) -> None:
         """Count a connection for its user; raises TooManyConnections. Each needs its `leave_user`."""
-        if self._by_user.get(user, 0) >= self._limits.connections_per_user:
-            raise self._refusal("connections_per_user", "this user has as many connections as they may")
+        self.check_user(user)
         _add(self._by_user, user)
 
     def leave_user(self, user: str) -> None:

@@ -8,25 +8,33 @@ extensions are missing and the same endpoints go through ``send()``.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol, cast
+import os
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, cast
 
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
-from websockets.server import ServerProtocol
 
-from tellwire.errors import BadRequest, TellwireError, TooLarge
-from tellwire.transports.frames import FrameParser
+from tellwire.errors import BadRequest, RequestTimeout, TellwireError, TooLarge, TooManyConnections
+from tellwire.limits import LimitHits, Limits, Network, Turnstile, Visit, client_address
+from tellwire.tasks import Tasks
+from tellwire.transports.handshake import (
+    WEBSOCKET,
+    Connections,
+    DirectHandshake,
+    DirectWebSocketProtocol,
+    read_opening,
+    websocket_scope,
+)
 from tellwire.transports.requests import problem
+from tellwire.transports.writer import descriptor_of
 
 RESPONSE = "tellwire.response"
 """Name of the extension that hands an HTTP response over."""
 
-WEBSOCKET = "tellwire.websocket"
-"""Name of the extension that hands a WebSocket over."""
+WEBSOCKET_PATH = b"/v1/ws"
+"""Where the application takes WebSockets by their extension, and in no other way."""
 
 PARSED_AT_ONCE_BYTES = 16_384
 """What is parsed before it is seen whether requests queue up: a small one weighs sixty times as much once parsed."""
@@ -34,13 +42,8 @@ PARSED_AT_ONCE_BYTES = 16_384
 HELD_MAX_BYTES = 65_536
 """What is kept, as it came, of requests behind the one that is under way; then reading pauses."""
 
-_log = logging.getLogger("tellwire.websocket")
-_log.setLevel(logging.WARNING)  # the parser would note every connection that opens and closes
-
 HEAD_MAX_BYTES = 65_536
 """Largest head of a request, its target and fields together; neither uvicorn nor its parser has a bound."""
-
-_DEFLATE = [ServerPerMessageDeflateFactory(server_no_context_takeover=True, client_no_context_takeover=True)]
 
 
 class ResponseDoor(Protocol):
@@ -111,10 +114,35 @@ class PipelineFlow(FlowControl):
             super().resume_reading()
 
 
+class Bounds(NamedTuple):
+    """What the connections of one server are held to, and who counts them."""
+
+    limits: Limits = Limits()
+    turnstile: Turnstile | None = None
+    """Without one, connections are not counted."""
+    hits: LimitHits | None = None
+    """Told of the deadlines that were missed."""
+    trusted: Collection[Network] = ()
+    """Networks of the proxies whose word for whom they ask is taken."""
+
+    def hit(self, name: str) -> None:
+        """Count a bound that was met."""
+        if self.hits is not None:
+            self.hits.limit_hit(name)
+
+
 class DirectHttpProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP/1.x protocol, with the extension, and with bounds on how much and how long a request is."""
+    """uvicorn's HTTP/1.x protocol, with the extension, and with bounds on how much, how many and how long.
+
+    `direct_protocols` binds it to the bounds of a server; as it is, it has the default ones and counts nothing.
+    """
+
+    bounds: ClassVar[Bounds] = Bounds()
+    _handshakes: ClassVar[Tasks] = Tasks()
 
     door: ResponseDoor | None = None
+    visit: Visit | None = None
+    """The connection's place in the counts."""
     _held: bytes = b""
     _kept_back: bool | None = None
     _in_head = False
@@ -125,12 +153,31 @@ class DirectHttpProtocol(HttpToolsProtocol):
     _is_broken = False
     _is_upgraded = False
     _deadline: asyncio.TimerHandle | None = None
+    _due: Literal["head_s", "body_s"] | None = None
     _running: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = PipelineFlow(transport, self)
+        if self.bounds.turnstile is not None:
+            try:
+                self.visit = self.bounds.turnstile.enter(self.client[0] if self.client else "")
+            except TooManyConnections as exc:
+                self._turn_away(exc)
+                return
+            self.visit.unknown(self._turn_away)
         self._watch()
+
+    def _turn_away(self, exc: TooManyConnections) -> None:
+        """Refuse the connection, at once: nothing is read of what it wants."""
+        fd = descriptor_of(self.transport)
+        if fd >= 0:
+            # A socket that is closed with something unread in it is reset, and the answer may be lost with it.
+            with suppress(OSError):
+                os.read(fd, HEAD_MAX_BYTES)
+        self._is_broken = True
+        self._unwatch()
+        self._answer(exc)
 
     @property
     def has_more(self) -> bool:
@@ -178,13 +225,31 @@ class DirectHttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._in_head = self._head_began = self._arriving = True
         self._head_size = 0
+        if cast(object, self.cycle) is not None and self._due is not None:
+            self._unwatch()  # each request has its time; the first one has it from the beginning of the connection
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > HEAD_MAX_BYTES:
             self._refusal = _head_too_large()
             raise self._refusal
+        if self.visit is not None:
+            self.visit.known()
+            if self.bounds.trusted:
+                self._place(self.visit)
         super().on_headers_complete()
+
+    def _place(self, visit: Visit) -> None:
+        """Count the connection for the client for whom a trusted proxy asks, and let the endpoints see that one."""
+        peer = self.client[0] if self.client else ""
+        address = client_address(peer, self.headers, self.bounds.trusted)
+        try:
+            visit.move(address)
+        except TooManyConnections as exc:
+            self._refusal = exc
+            raise
+        if address != peer:
+            self.scope["client"] = (address, 0)
 
     def on_message_complete(self) -> None:
         self._arriving = False
@@ -201,7 +266,11 @@ class DirectHttpProtocol(HttpToolsProtocol):
             if not cycle.more_body:
                 cycle.keep_alive = False
                 return
-        answer = problem(self._refusal or BadRequest("this is not HTTP as it is understood here"))
+        self._answer(self._refusal or BadRequest("this is not HTTP as it is understood here"))
+
+    def _answer(self, exc: TellwireError) -> None:
+        """Answer with an error that is no endpoint's, and close."""
+        answer = problem(exc)
         lines = [STATUS_LINE[answer.status]]
         for name, value in [*self.server_state.default_headers, *answer.headers([(b"connection", b"close")])]:
             lines += (name, b": ", value, b"\r\n")
@@ -209,28 +278,81 @@ class DirectHttpProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def _watch(self) -> None:
-        """See that a request arrives whole, and that a connection without one goes, within the time config gives."""
+        """See that the head of a request arrives, and then its body, each within its time."""
         cycle: RequestResponseCycle | None = self.cycle
-        is_idle = self.door is None and (cycle is None or cycle.response_complete)
-        if self._is_upgraded:
+        due: Literal["head_s", "body_s"] | None = None
+        if self._is_upgraded or self._is_broken:
+            pass
+        elif self._arriving:
+            due = "head_s" if self._in_head else "body_s"
+        elif self.door is None and (cycle is None or cycle.response_complete) and self.timeout_keep_alive_task is None:
+            due = "head_s"  # of a connection that was just made, or that sent what is no request yet
+        if due != self._due:
             self._unwatch()
-        elif self._arriving or (is_idle and self.timeout_keep_alive_task is None):
-            if self._deadline is None and not self.transport.is_closing():
-                self._deadline = self.loop.call_later(self.config.timeout_keep_alive, self.transport.close)
-        else:
-            self._unwatch()
+            if due is not None and not self.transport.is_closing():
+                self._due = due
+                self._deadline = self.loop.call_later(getattr(self.bounds.limits, due), self._overdue)
 
     def _unwatch(self) -> None:
+        self._due = None
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
 
+    def _overdue(self) -> None:
+        name, self._due, self._deadline = self._due, None, None
+        assert name is not None
+        if name == "body_s" and self.flow.read_paused:
+            self._watch()  # it is the endpoint that has not come to reading it
+            return
+        self.bounds.hit(name)
+        cycle: RequestResponseCycle | None = self.cycle
+        if not self._arriving or (name == "body_s" and cycle is not None and cycle.response_started):
+            # Nothing was asked, or it was answered without its body.
+            self.transport.close()
+            return
+        part = "head" if name == "head_s" else "body"
+        seconds = getattr(self.bounds.limits, name)
+        self._refusal = RequestTimeout(f"the {part} of a request has to arrive within {seconds:g} s ({name})")
+        self.send_400_response("")
+
     def handle_websocket_upgrade(self) -> None:
-        super().handle_websocket_upgrade()
         # The connection is another protocol's from here on; without the parser, which points back here, nothing is left
         # of this one for the garbage collector to find.
         self._is_upgraded = True
+        self._unwatch()
+        if not self._open_directly():
+            super().handle_websocket_upgrade()
+            protocol: Any = self.transport.get_protocol()
+            protocol.visit = self.visit
+        self.visit = None
         self.parser = None  # type: ignore[assignment]  # as uvicorn itself does when a connection is lost
+
+    def _open_directly(self) -> bool:
+        """Let the application answer a handshake without parsing it once more; False for those out of the ordinary."""
+        scope = cast(dict[str, Any], self.scope)
+        url = self.url
+        if not (
+            url.partition(b"?")[0] == WEBSOCKET_PATH
+            and b"#" not in url
+            and scope["method"] == "GET"
+            and scope["http_version"] == "1.1"
+            and issubclass(cast(type, self.ws_protocol_class), DirectWebSocketProtocol)
+        ):
+            return False
+        opening = read_opening(self.headers, has_deflate=self.config.ws_per_message_deflate)
+        if opening is None:
+            return False
+        connections = cast(Connections, self.connections)
+        handshake = DirectHandshake(self.transport, opening, self.visit, connections)
+        handshake.max_size = self.config.ws_max_size
+        handshake.default_headers = self.server_state.default_headers
+        connections.discard(self)
+        task = handshake.run(self.app, websocket_scope(scope, url, opening), self._handshakes)
+        if task is not None:
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+        return True
 
     def release(self, *, keep_alive: bool) -> None:
         """Take the connection back from its door."""
@@ -259,6 +381,8 @@ class DirectHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
+        if self.visit is not None:
+            self.visit.leave()
         self.pipeline.clear()
         if self._running is not None and not self._running.response_complete:
             # uvicorn tells the request that was parsed last; that is not the one under way where others wait.
@@ -279,46 +403,20 @@ def _head_too_large() -> TooLarge:
     return TooLarge(f"the head of a request, its target and fields, has at most {HEAD_MAX_BYTES} bytes")
 
 
-Connections = set[Any]
-"""uvicorn's open connections: whoever takes one over is in it, and leaves it."""
+def direct_protocols(bounds: Bounds) -> tuple[type[DirectHttpProtocol], type[DirectWebSocketProtocol]]:
+    """Make the protocols of one server, for uvicorn's ``http`` and ``ws``."""
+    http = type("BoundHttpProtocol", (DirectHttpProtocol,), {"bounds": bounds, "_handshakes": Tasks()})
+    return http, DirectWebSocketProtocol
 
 
-class DirectWebSocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket protocol, with the extension; once the connection is handed over it has no part in it."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        # Without context a compressed message can be shared by all who get it (RFC 7692, section 7.1.1), and an idle
-        # connection keeps no 32 KiB windows.
-        self.conn = FrameParser(
-            extensions=_DEFLATE if self.config.ws_per_message_deflate else None,
-            max_size=self.config.ws_max_size,
-            logger=_log,
-        )
-
-    def handle_connect(self, event: Any) -> None:
-        super().handle_connect(event)
-        if not self.close_sent:
-            cast(dict[str, Any], self.scope)["extensions"][WEBSOCKET] = self
-
-    def hand_over(
-        self,
-        subprotocol: str | None,
-        make: Callable[[asyncio.Transport, ServerProtocol, Connections], asyncio.BaseProtocol],
-    ) -> None:
-        """Finish the handshake with a subprotocol, and hand the connection to what `make` returns."""
-        if self.disconnected:
-            return
-        if subprotocol is not None:
-            self.response.headers["Sec-WebSocket-Protocol"] = subprotocol
-        self.conn.send_response(self.response)
-        self.transport.write(b"".join(self.conn.data_to_send()))
-        self.handshake_complete = True
-        # run_asgi closes the transport of an application that is done, unless a closing handshake is under way.
-        self.close_timer = self.loop.call_later(0, lambda: None)
-        protocol = make(self.transport, self.conn, self.connections)
-        self.connections.discard(self)
-        self.connections.add(cast(Any, protocol))
-        self.transport.set_protocol(protocol)
-        # Nothing is left in a circle, for the garbage collector to find.
-        cast(dict[str, Any], self.scope)["extensions"].pop(WEBSOCKET)
+__all__ = [
+    "RESPONSE",
+    "WEBSOCKET",
+    "Bounds",
+    "Connections",
+    "DirectHttpProtocol",
+    "DirectResponse",
+    "DirectWebSocketProtocol",
+    "ResponseDoor",
+    "direct_protocols",
+]

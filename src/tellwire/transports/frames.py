@@ -17,7 +17,8 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
 from tellwire.errors import CloseCode
-from tellwire.transports.writer import SocketWriter
+from tellwire.limits import Visit
+from tellwire.transports.writer import KEPT_MAX_BYTES, SocketWriter
 
 CLOSE_TIMEOUT_S = 5.0
 """Seconds that a peer has to answer a close frame before the connection is cut."""
@@ -47,11 +48,17 @@ class FrameProtocol(SocketWriter, asyncio.Protocol):
     __slots__ = (
         "__weakref__", "_close_timer", "_closing", "_decoder", "_fragment_count",
         "_fragments", "_opcode", "_parser", "_paused",
-        "_reading",
+        "_reading", "visit",
     )  # fmt: skip
 
-    def __init__(self, transport: asyncio.Transport, parser: ServerProtocol) -> None:
-        super().__init__(transport)
+    visit: Visit | None
+    """The connection's place in the counts; given to it when it has taken the connection over."""
+
+    def __init__(
+        self, transport: asyncio.Transport, parser: ServerProtocol, pending_max_bytes: int = KEPT_MAX_BYTES
+    ) -> None:
+        super().__init__(transport, pending_max_bytes)
+        self.visit = None
         self._parser = parser
         self._fragments = bytearray()
         self._fragment_count = 0
@@ -158,6 +165,8 @@ class FrameProtocol(SocketWriter, asyncio.Protocol):
         if self._close_timer is not None:
             self._close_timer.cancel()
             self._close_timer = None
+        if self.visit is not None:
+            self.visit.leave()
         self.on_gone()
 
     # To the transport
