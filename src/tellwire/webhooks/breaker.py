@@ -72,10 +72,11 @@ class Breaker:
     def failed(self, permit: Permit) -> None:
         """Take note that there was no answer."""
         self._failures += 1
-        if permit.probe:
-            self._probing = False
-        elif self.is_open or self._failures < FAILURES_MAX:
-            return  # what was under way when it opened says nothing new
+        if self.is_open and not permit.probe:
+            return  # it was under way when this opened, and says nothing new
+        if not self.is_open and self._failures < FAILURES_MAX:
+            return
+        self._probing = False
         delay = min(OPEN_MAX_S, OPEN_FIRST_S * 2 ** min(self._openings, 16))
         self._openings += 1
         self._probe_at = self._clock() + delay * (0.5 + self._random() / 2)

@@ -27,6 +27,9 @@ WORKERS_MAX = 8
 BACKOFF_FIRST_S = 1.0
 """Seconds before a message is sent again, about; doubled each time."""
 
+LOG_EVERY_S = 10.0
+"""Seconds between log lines of what is given up."""
+
 
 class Outbox:
     """Delivers each message at least once, with one Idempotency-Key, as long as memory and attempts last.
@@ -43,6 +46,8 @@ class Outbox:
         self._workers: set[asyncio.Task[None]] = set()
         self._closed = False
         self.size = 0
+        self._said = 0
+        self._said_at: float | None = None
         self.lost = 0
         """Messages that were given up."""
 
@@ -102,7 +107,13 @@ class Outbox:
 
     def _lose(self, reason: str) -> None:
         self.lost += 1
-        _log.warning("the %s hook was not told of one connection: %s", self._endpoint.hook, reason)
+        if self._said_at is None or self._around.clock() - self._said_at >= LOG_EVERY_S:
+            self._say(reason)
+
+    def _say(self, reason: str) -> None:
+        unsaid, self._said, self._said_at = self.lost - self._said, self.lost, self._around.clock()
+        if unsaid:
+            _log.error("the %s hook was not told of %d connections: %s", self._endpoint.hook, unsaid, reason)
 
     async def aclose(self, deadline_s: float) -> None:
         """Deliver what waits for at most `deadline_s`, then give up the rest; may be called twice."""
@@ -115,3 +126,4 @@ class Outbox:
         while self._items:
             self._take()
             self._lose("the server stops")
+        self._say("the server stops")
