@@ -14,7 +14,7 @@ import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from random import randrange
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
@@ -23,11 +23,20 @@ from prometheus_client.registry import Collector
 
 from tellwire import __version__
 from tellwire.counters import Counters, Histogram
+from tellwire.errors import CloseCode, error_classes
 from tellwire.hub import Hub
+from tellwire.message import GapReason
 from tellwire.node import Node
+from tellwire.protocol.commands import COMMANDS
 
 LOOKED_AT_MAX = 10_000
 """Readers whose lag is looked at for one answer; among more of them, evenly drawn ones stand for all."""
+
+# A series that begins with its first event hides that event from rate(): what can be told beforehand begins at 0.
+_GAPS = dict.fromkeys(get_args(GapReason), 0)
+_REJECTS = dict.fromkeys(error_classes(), 0)
+_CLOSES = dict.fromkeys(map(int, CloseCode), 0)
+_COMMANDS = dict.fromkeys((str(command.__struct_config__.tag) for command in COMMANDS), 0)
 
 
 class Lag(NamedTuple):
@@ -100,14 +109,16 @@ def _traffic(counters: Counters) -> Iterator[Metric]:
 def _connections(counters: Counters) -> Iterator[Metric]:
     yield _by("tellwire_connections", "Open connections.", "transport", counters.connections, GaugeMetricFamily)
     yield _by("tellwire_connections_opened", "Connections let in.", "transport", counters.connections_opened)
-    yield _by("tellwire_closes", "Connections closed by this node, by close code.", "code", counters.closes)
-    yield _by("tellwire_commands", "Commands carried out or refused.", "type", counters.commands)
+    yield _by(
+        "tellwire_closes", "Connections closed by this node, by close code.", "code", {**_CLOSES, **counters.closes}
+    )
+    yield _by("tellwire_commands", "Commands carried out or refused.", "type", {**_COMMANDS, **counters.commands})
 
 
 def _refusals(counters: Counters) -> Iterator[Metric]:
-    yield _by("tellwire_rejects", "Errors sent to peers.", "code", counters.rejects)
+    yield _by("tellwire_rejects", "Errors sent to peers.", "code", {**_REJECTS, **counters.rejects})
     yield _by("tellwire_limit_hits", "Times that a bound was hit, by its setting.", "limit", counters.limits)
-    yield _by("tellwire_gaps", "Gaps told to readers.", "reason", counters.gaps)
+    yield _by("tellwire_gaps", "Gaps told to readers.", "reason", {**_GAPS, **counters.gaps})
     yield _counter("tellwire_fell_behind", "Times that a reader's socket was full at a flush.", counters.fell_behind)
 
 
