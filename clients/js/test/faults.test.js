@@ -1,0 +1,89 @@
+/** Whatever happens on the way: every message once and in order, and every publish in the log once. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { ALL, collect, world } from "./world.js";
+
+/** A small generator, so that a failing run can be run again. @param {number} seed */
+function chances(seed) {
+  return () => {
+    seed = (seed * 1664525 + 1013904223) % 2 ** 32;
+    return seed / 2 ** 32;
+  };
+}
+
+for (const first of ALL) {
+  test(`cut at every event of a conversation: ${first}`, async () => {
+    for (let at = 1; at < 70; at += 1) {
+      const { clock, server, client } = world([first]);
+      for (let number = 0; number < 3; number += 1) server.publish("a", `old ${number}`);
+      const had = [collect(client, "a", { since: "earliest" }), collect(client, "b", { last: 5 })];
+      server.fuse = at;
+      await clock.advance(3000);
+      const answers = [];
+      for (let number = 0; number < 8; number += 1) {
+        answers.push(client.publish("a", `mine ${number}`));
+        server.publish("b", `theirs ${number}`);
+        if (number % 3 === 0) await clock.advance(700);
+      }
+      await clock.advance(60_000);
+      await Promise.all(answers);
+      for (const [number, channel] of ["a", "b"].entries()) {
+        const log = server.log.filter((message) => message.channel === channel).map(({ data }) => data);
+        assert.deepEqual(had[number], log, `cut at ${at}`);
+      }
+      const mine = server.log.filter(({ data }) => data.startsWith("mine")).map(({ data }) => data);
+      assert.deepEqual(mine, [0, 1, 2, 3, 4, 5, 6, 7].map((number) => `mine ${number}`), `cut at ${at}`);
+      client.close();
+      await clock.advance(0);
+      assert.equal(server.connections.size, 0);
+      assert.equal(clock.pending, 0, `cut at ${at}: a timer is left`);
+    }
+  });
+}
+
+test("anything at any time, on any transport", async () => {
+  for (let seed = 1; seed <= 150; seed += 1) {
+    const chance = chances(seed);
+    const pick = (/** @type {any[]} */ list) => list[Math.floor(chance() * list.length)];
+    const { clock, server, client } = world(ALL, { upgradeAfterMs: 5000 });
+    const channels = ["a", "b", "c"];
+    const had = new Map(channels.map((channel) => [channel, collect(client, channel, { since: "earliest" })]));
+    const answers = [];
+    for (let step = 0; step < 150; step += 1) {
+      const what = chance();
+      if (what < 0.3) server.publish(pick(channels), `theirs ${step}`);
+      else if (what < 0.5) answers.push(client.publish(pick(channels), `mine ${step}`));
+      else if (what < 0.56) server.cut();
+      else if (what < 0.6) server.fuse = 1 + Math.floor(chance() * 20);
+      else if (what < 0.63) server.blackHole();
+      else if (what < 0.7) server.isSilent = false;
+      else if (what < 0.73) {
+        server.isDown = true;
+        server.cut();
+      } else if (what < 0.8) server.isDown = false;
+      else if (what < 0.85) server.blocked = { [pick([...ALL, "post"])]: pick(["refuse", "hang"]) };
+      else if (what < 0.88) server.blocked = { websocket: "refuse", sse: pick(["buffer", "refuse"]) };
+      else if (what < 0.9) server.blocked = {};
+      else await clock.advance(chance() * 20_000);
+      if (chance() < 0.2) await clock.advance(chance() * 500);
+    }
+    Object.assign(server, { isDown: false, isSilent: false, blocked: {}, fuse: Infinity });
+    await clock.advance(1_500_000);
+    const published = await Promise.allSettled(answers);
+    for (const [channel, found] of had) {
+      const log = server.log.filter((message) => message.channel === channel).map(({ data }) => data);
+      assert.deepEqual(found, log, `seed ${seed}, channel ${channel}`);
+    }
+    const mine = server.log.filter(({ data }) => data.startsWith("mine")).map(({ data }) => data);
+    assert.equal(new Set(mine).size, mine.length, `seed ${seed}: twice in the log`);
+    const steps = mine.map((text) => Number(text.slice(5)));
+    assert.deepEqual(steps, steps.toSorted((a, b) => a - b), `seed ${seed}: out of order`);
+    const failed = published.filter(({ status }) => status === "rejected");
+    assert.ok(failed.every((/** @type {any} */ { reason }) => reason.code === "uncertain"), `seed ${seed}`);
+    assert.ok(mine.length >= published.length - failed.length, `seed ${seed}: acknowledged, but not in the log`);
+    assert.equal(client.state.transport, "websocket", `seed ${seed}: ${JSON.stringify(client.state)}`);
+    client.close();
+    await clock.advance(0);
+    assert.equal(clock.pending, 0, `seed ${seed}: a timer is left`);
+  }
+});
