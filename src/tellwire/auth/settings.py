@@ -27,7 +27,7 @@ class AuthSettings:
     token_leeway_s: Annotated[float, msgspec.Meta(ge=0, le=300)] = 5.0
     """Seconds by which the clock of who makes tokens may differ from this one's."""
     token_cookie: str = "tellwire_token"  # noqa: S105  (a name)
-    """Name of the cookie that may hold a token."""
+    """Name of the cookie that may hold a token; empty: none may."""
     anonymous_subscribe: tuple[str, ...] = ()
     """Channels, as patterns, that may be read without a token where tokens are asked for."""
     anonymous_publish: tuple[str, ...] = ()
