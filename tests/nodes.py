@@ -13,7 +13,7 @@ from tellwire.message import Appended
 from tellwire.names import Namespace, Namespaces
 from tellwire.node import Node
 from tellwire.protocol.commands import Publish
-from tellwire.testing.doors import Seen
+from tellwire.testing.doors import Seen, somebody
 from tellwire.testing.faulty import FaultyBroker
 from tellwire.testing.harness import placed
 
@@ -34,7 +34,7 @@ class Bench(Node):
     async def say(self, channel: str, data: Any, session: str | None = None, **fields: Any) -> Appended:
         """Publish."""
         command = Publish(channel=channel, data=msgspec.Raw(msgspec.json.encode(data)), **fields)
-        return await self.publish(command, session, packed=False)
+        return await self.publish(command, somebody(session), packed=False)
 
     async def say_all(self, channel: str, *data: Any) -> list[str]:
         """Publish several; return their positions."""

@@ -59,7 +59,7 @@ def refusal(
 
 
 def test_nothing_given_is_every_default() -> None:
-    assert load() == Settings(Server(), Limits(), (Namespace(),))
+    assert load() == Settings(Server(), Limits(), namespaces=(Namespace(),))
 
 
 def test_default_server_is_on_loopback_and_not_open() -> None:

@@ -15,7 +15,7 @@ from tests.serving import ROOT
 SOURCE = ROOT / "src" / "tellwire"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "counters"),
     ("message", "names"),
     ("protocol",),
     ("runs", "tasks"),
@@ -23,9 +23,11 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("log",),
     ("subscriber",),
     ("hub",),
-    ("auth", "limits"),
+    ("auth", "limits", "presence"),
+    ("hooks",),
     ("node",),
     ("transports",),
+    ("metrics", "telemetry", "openapi", "webhooks"),
     ("toml_lines",),
     ("config",),
     ("server",),

@@ -23,11 +23,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from tellwire.auth import AuthSettings
 from tellwire.brokers import BROKERS
 from tellwire.errors import TellwireError
 from tellwire.limits import Limits
 from tellwire.names import Namespace
 from tellwire.toml_lines import TomlFile, TomlSyntaxError
+from tellwire.webhooks.settings import WebhookSettings
 
 NUMBER_MAX = 2**53
 """Largest number that any setting takes; more could not be written as a JSON number."""
@@ -49,13 +51,17 @@ class Server:
     """Where the server listens, whom it lets in, and where its logs live."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. Any but a loopback address needs `open`."""
+    """Address to listen on. Any but a loopback address needs a key for tokens, or `open`."""
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8000
     """TCP port to listen on; 0 takes a free one."""
     open: bool = False
-    """Let everybody publish and subscribe, also from other machines."""
+    """Let everybody publish and subscribe without a token, also from other machines."""
     origins: tuple[str, ...] = ()
     """Origins of pages that may connect besides the server's own, such as https://example.org."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses or networks of proxies whose X-Forwarded-For is believed, such as 127.0.0.1 or 10.0.0.0/8."""
+    metrics_open: bool = False
+    """Show /metrics to everybody who can reach the server; else only to operators (admin: metrics)."""
     broker: str = "memory://"
     """Where messages are kept: memory:// forgets them with the process, sqlite:///path keeps them in a file."""
     tls_cert: str | None = None
@@ -82,6 +88,8 @@ class Settings:
 
     server: Server = field(default_factory=Server)
     limits: Limits = field(default_factory=Limits)
+    auth: AuthSettings = field(default_factory=AuthSettings)
+    hooks: WebhookSettings = field(default_factory=WebhookSettings)
     namespaces: tuple[Namespace, ...] = (Namespace(),)
 
 
@@ -111,7 +119,7 @@ class _Given(NamedTuple):
     text: bool
 
 
-_ROOMS: dict[str, type] = {"server": Server, "limits": Limits}
+_ROOMS: dict[str, type] = {"server": Server, "limits": Limits, "auth": AuthSettings, "hooks": WebhookSettings}
 _CLIENT_VARIABLES = frozenset({"TELLWIRE_URL", "TELLWIRE_CONFIG"})
 # Kubernetes puts these into every container beside a Service that is called "tellwire".
 _SERVICE_LINK = re.compile(r"TELLWIRE_(SERVICE_(HOST|PORT)\w*|PORT_\d+_\w+)")
@@ -155,8 +163,9 @@ def load_settings(flags: Mapping[str, object], environ: Mapping[str, str], file:
     rooms = {name: _build(room, name, given, (name,)) for name, room in _ROOMS.items()}
     names = ["default", *sorted({path[1] for path in given if path[0] == "namespaces"} - {"default"})]
     namespaces = tuple(_build(Namespace, "namespaces", given, ("namespaces", name), name=name) for name in names)
-    _check_server(rooms["server"], given)
-    return Settings(server=rooms["server"], limits=rooms["limits"], namespaces=namespaces)
+    settings = Settings(**rooms, namespaces=namespaces)
+    _check_server(settings, given)
+    return settings
 
 
 def _from_file(path: Path) -> dict[tuple[str, ...], _Given]:
@@ -306,12 +315,13 @@ def describe_type(hint: Any) -> str:
     return words.get(hint) or ("a list of texts" if get_origin(hint) is tuple else "a text")
 
 
-def _check_server(server: Server, given: Mapping[tuple[str, ...], _Given]) -> None:
+def _check_server(settings: Settings, given: Mapping[tuple[str, ...], _Given]) -> None:
     """Refuse what each setting allows by itself and all together do not."""
+    server = settings.server
 
-    def require(key: str, is_fine: bool, detail: str) -> None:
+    def require(key: str, is_fine: bool, detail: str, room: str = "server") -> None:
         if not is_fine:
-            found = given.get(("server", key))
+            found = given.get((room, key))
             raise InvalidSetting(found.where if found else "--" + key.replace("_", "-"), detail)
 
     for origin in server.origins:
@@ -334,12 +344,36 @@ def _check_server(server: Server, given: Mapping[tuple[str, ...], _Given]) -> No
             require(key, Path(path).is_file(), f"there is no file {_shown(path)}")
             require(key, other_path is not None, f"{key} needs {other} beside it")
     require("host", bool(server.host), "host is empty; 0.0.0.0 listens on all addresses")
+    for text in server.trusted_proxies:
+        says = f"{_shown(text)} is neither an address nor a network; they look like 127.0.0.1 and 10.0.0.0/8"
+        require("trusted_proxies", _is_network(text), says)
+    decides = settings.auth.has_key or settings.hooks.hook_connect_url is not None
     require(
         "host",
-        server.open or server.is_on_loopback,
+        server.open or server.is_on_loopback or decides,
         f"{server.host} can be reached from other machines, and anybody there could publish and subscribe. "
-        "Say --open if that is what you want, or listen on 127.0.0.1",
+        "Give a key for tokens (--token-key-file, see `tellwire token --help`), listen on 127.0.0.1, "
+        "or say --open if that is what you want",
     )
+    require(
+        "open",
+        not (server.open and decides),
+        "open lets everybody in without a token, but a key for tokens or hook_connect_url is set; take one away",
+    )
+    require(
+        "jsonp",
+        not settings.auth.jsonp or settings.auth.has_key,
+        "jsonp answers scripts of any site, so it needs tokens: give a key for them (token_key_file)",
+        "auth",
+    )
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_origin(text: str) -> bool:

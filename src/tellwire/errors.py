@@ -21,6 +21,7 @@
     │   ├── Conflict            ``expect`` did not hold; ``head`` says what is newest
     │   ├── TooLarge
     │   ├── UnsupportedMediaType
+    │   ├── NotAnUpgrade        a plain request where a WebSocket is opened
     │   ├── RequestTimeout      the request did not arrive whole in time
     │   └── RateLimited
     └── ServerError             our own fault or state
@@ -221,6 +222,12 @@ class UnsupportedMediaType(RequestError):
     code = "unsupported_media_type"
     status = 415
     meaning = "the body is in a format that is not read here"
+
+
+class NotAnUpgrade(RequestError):
+    code = "upgrade_required"
+    status = 426
+    meaning = "this path opens WebSockets; the request is none"
 
 
 class RequestTimeout(RequestError):

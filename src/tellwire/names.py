@@ -13,7 +13,7 @@ CHANNEL_MAX_CHARS = 255
 NAMESPACE_MAX_CHARS = 64
 
 _CHANNEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@=+~#$!-]*", re.ASCII)
-_NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*", re.ASCII)
+_NAMESPACE = re.compile(r"\$?[A-Za-z0-9][A-Za-z0-9_.-]*", re.ASCII)
 
 Policy = Literal["catch_up", "latest", "disconnect"]
 """What becomes of a reader that lags: it reads on from the log, gets the newest per key, or is cut off."""
@@ -56,6 +56,8 @@ class Namespace:
     """What becomes of a reader that lags, unless it asked for something else: catch_up, latest or disconnect."""
     message_max_bytes: int = 65_536
     """Largest data of one message, in bytes."""
+    presence_max_members: int = 1000
+    """Members of a channel up to which they are listed, and told of one by one; larger channels are only counted."""
 
     def __post_init__(self) -> None:
         if len(self.name) > NAMESPACE_MAX_CHARS or _NAMESPACE.fullmatch(self.name) is None:
@@ -65,11 +67,21 @@ class Namespace:
             )
 
 
+_INTERNAL = (
+    # Long enough for whoever comes back to hear who came and went; then the members are asked for anew.
+    Namespace("$presence", history_messages=1000, history_age_s=600.0),
+    Namespace("$client", history_messages=1000, history_age_s=120.0),
+    # A revocation is forgotten when no token can be as old any more (see AuthSettings.revocation_s).
+    Namespace("$control", history_messages=100_000, history_age_s=31 * 86_400.0),
+)
+"""Settings of the channels that are the server's own."""
+
+
 class Namespaces:
     """The settings of every namespace, found by a channel's name."""
 
     def __init__(self, namespaces: Iterable[Namespace] = ()) -> None:
-        self._by_name = {namespace.name: namespace for namespace in namespaces}
+        self._by_name = {namespace.name: namespace for namespace in (*_INTERNAL, *namespaces)}
         self.default = self._by_name.setdefault("default", Namespace())
 
     def of(self, channel: str) -> Namespace:

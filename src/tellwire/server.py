@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import ipaddress
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -19,16 +20,33 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 from tellwire import __version__
-from tellwire.auth import Access
+from tellwire.auth import Access, Identity
 from tellwire.brokers import make_broker
 from tellwire.config import Settings
-from tellwire.errors import MethodNotAllowed, NotFound, TellwireError
+from tellwire.counters import Counters
+from tellwire.errors import MethodNotAllowed, NotAnUpgrade, NotFound, TellwireError
+from tellwire.hooks import Hooks
+from tellwire.limits import raise_descriptor_limit
 from tellwire.names import Namespaces
-from tellwire.node import Node
+from tellwire.node import OPEN, OPEN_TO_ALL, Caller, Entrance, Node
+from tellwire.presence import make_presence
+from tellwire.transports.admin import admin_doors
 from tellwire.transports.direct import DirectHttpProtocol, DirectWebSocketProtocol
 from tellwire.transports.polling import PollEndpoint
+from tellwire.transports.presence import CallEndpoint, PresenceEndpoint, SendEndpoint
 from tellwire.transports.publishing import PublishEndpoint
-from tellwire.transports.requests import Receive, Scope, Send, cors_fields, problem
+from tellwire.transports.requests import (
+    Answer,
+    Endpoint,
+    RawHeaders,
+    Receive,
+    Scope,
+    Send,
+    cors_fields,
+    handshake,
+    header,
+    problem,
+)
 from tellwire.transports.streams import EventsEndpoint, LinesEndpoint
 from tellwire.transports.websocket import WebSocketEndpoint
 
@@ -72,8 +90,12 @@ class Preflight:
         await send({"type": "http.response.body", "body": b""})
 
 
-def make_app(node: Node) -> Starlette:
-    """Make the ASGI application of a node, which it opens and closes with its own lifespan."""
+def make_app(node: Node, *, jsonp: bool = False, metrics_open: bool = False, prefix: str = "") -> Starlette:
+    """Make the ASGI application of a node, which it opens and closes with its own lifespan.
+
+    `jsonp` lets scripts read, `metrics_open` lets everybody see /metrics. `prefix` is where the application is mounted,
+    for the description of it that it gives.
+    """
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -84,11 +106,17 @@ def make_app(node: Node) -> Starlette:
         finally:
             await node.aclose()
 
-    poll = PollEndpoint(node)
+    poll = PollEndpoint(node, jsonp=jsonp)
+    presence = PresenceEndpoint(node)
     doors: dict[str, dict[str, Any]] = {
         "/v1/messages": {"GET": poll, "POST": PublishEndpoint(node)},
         "/v1/events": {"GET": (events := EventsEndpoint(node)), "HEAD": events},
         "/v1/stream": {"GET": (lines := LinesEndpoint(node)), "HEAD": lines},
+        "/v1/presence": {"GET": presence, "POST": presence},
+        "/v1/send": {"POST": SendEndpoint(node)},
+        "/v1/call": {"POST": CallEndpoint(node)},
+        "/metrics": {"GET": MetricsEndpoint(node, is_open=metrics_open)},
+        **admin_doors(node),
     }
 
     async def page(_: Request) -> Response:
@@ -100,18 +128,62 @@ def make_app(node: Node) -> Starlette:
     async def ready(_: Request) -> Response:
         return JSONResponse({"ready": node.ready}, status_code=200 if node.ready else 503)
 
+    async def describe(_: Request) -> Response:
+        from tellwire.openapi import document  # it is made where somebody looks
+
+        return JSONResponse(document(prefix=prefix))
+
     return Starlette(
         routes=[
             *(Route(path, Preflight(node.access, methods)) for path, methods in doors.items()),
             WebSocketRoute("/v1/ws", WebSocketEndpoint(node)),
+            Route("/v1/ws", UpgradeRequired(node)),
             Route("/", page),
             Mount("/console", StaticFiles(directory=CONSOLE)),
             Route("/healthz", healthy),
             Route("/readyz", ready),
+            Route("/openapi.json", describe),
         ],
         lifespan=lifespan,
         exception_handlers={HTTPException: _explain},
     )
+
+
+class UpgradeRequired(Endpoint):
+    """What a plain request gets where a WebSocket is to be opened (RFC 9110, section 15.5.22)."""
+
+    transport = "websocket"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = problem(
+            NotAnUpgrade("this is where WebSockets are opened; ask with a WebSocket client, at ws:// or wss://")
+        )
+        await answer.send(send, [(b"upgrade", b"websocket"), (b"connection", b"upgrade")])
+
+
+class MetricsEndpoint(Endpoint):
+    """``/metrics``, for Prometheus."""
+
+    transport = "metrics"
+
+    def __init__(self, node: Node, *, is_open: bool) -> None:
+        super().__init__(node)
+        self._is_open = is_open
+
+    async def identify(self, scope: Scope) -> Caller:
+        if self._is_open:
+            return Caller(OPEN_TO_ALL, self.transport, handshake(self.node, scope, self.transport).address)
+        return await super().identify(scope)
+
+    async def respond(
+        self, scope: Scope, receive: Receive, send: Send, extra: RawHeaders, caller: Caller
+    ) -> Answer | None:
+        if not self._is_open:
+            await self.node.allow(caller, "admin", ["metrics"])
+        from tellwire.metrics import render  # it is loaded where somebody looks
+
+        body, content_type = render(self.node, header(scope, b"accept") or "")
+        return Answer(200, body, content_type.encode())
 
 
 _PAGE_HEADERS = {
@@ -172,13 +244,44 @@ class Server(uvicorn.Server):
         self._captured_signals.clear()
 
 
-def make_node(settings: Settings) -> Node:
-    """Make the node that the settings describe; raises ValueError or TellwireError where they cannot be met."""
+def make_node(settings: Settings, hooks: Hooks | None = None) -> Node:
+    """Make the node that the settings describe; raises ValueError or TellwireError where they cannot be met.
+
+    With `hooks` the application is asked; else the backend is that the settings name, if they do.
+    """
     namespaces = Namespaces(settings.namespaces)
-    server, limits = settings.server, settings.limits
-    broker = make_broker(server.broker, namespaces, dedupe_window_s=limits.dedupe_window_s)
-    access = Access(server.origins, loopback_only=server.is_on_loopback and not server.open)
-    return Node(broker, namespaces=namespaces, limits=limits, access=access)
+    server, limits, auth = settings.server, settings.limits, settings.auth
+    counters = Counters()
+    if hooks is None:
+        if settings.hooks.urls():
+            from tellwire.webhooks import WebHooks
+
+            hooks = WebHooks(settings.hooks, counters=counters)
+        else:
+            hooks = Hooks()
+    hooks.counters = hooks.counters or counters
+    is_open = not auth.has_key and hooks.connect is None
+    verifier = None
+    everyone: Identity | None = None
+    if auth.has_key:
+        from tellwire.auth import Verifier
+
+        verifier = Verifier(auth)
+        everyone = verifier.anonymous
+    elif is_open:
+        everyone = OPEN if server.is_on_loopback else OPEN_TO_ALL
+    return Node(
+        make_broker(server.broker, namespaces, dedupe_window_s=limits.dedupe_window_s),
+        namespaces=namespaces,
+        limits=limits,
+        access=Access(server.origins, loopback_only=is_open and server.is_on_loopback and not server.open),
+        entrance=Entrance(hooks, verifier, everyone, auth.token_cookie),
+        hooks=hooks,
+        presence=make_presence(server.broker),
+        counters=counters,
+        trusted_proxies=tuple(ipaddress.ip_network(text, strict=False) for text in server.trusted_proxies),
+        revocation_s=auth.revocation_s,
+    )
 
 
 def make_server(settings: Settings, on_ready: Callable[[str], None] | None = None) -> Server:
@@ -187,7 +290,7 @@ def make_server(settings: Settings, on_ready: Callable[[str], None] | None = Non
     node = make_node(settings)
     has_tls = server.tls_cert is not None
     config = uvicorn.Config(
-        make_app(node),
+        make_app(node, jsonp=settings.auth.jsonp, metrics_open=server.metrics_open),
         host=server.host,
         port=server.port,
         http=_http_protocol(has_tls=has_tls),
@@ -221,6 +324,8 @@ def _http_protocol(*, has_tls: bool) -> type[asyncio.Protocol]:
 def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM; `on_ready` is called with the base URL once connections are taken."""
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    if (too_few := raise_descriptor_limit(settings.limits.connections_max)) is not None:
+        logging.getLogger("tellwire").warning("%s", too_few)
     server = make_server(settings, on_ready)
     # Connections are many and live long. Python's defaults walk over all of them every 70,000 allocations, which with
     # 10,000 connections took a tenth of the time and showed in the latency of those that were waiting.

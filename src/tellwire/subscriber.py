@@ -49,6 +49,22 @@ class Door(Protocol):
         """Say why, if this wire can, and close."""
 
 
+class Caller(Protocol):
+    """Who is behind a connection, as far as reading goes."""
+
+    @property
+    def client(self) -> str:
+        """The client's name, for others to see."""
+
+    @property
+    def session(self) -> str | None:
+        """The secret text by which ``echo: false`` knows the client."""
+
+    @property
+    def transport(self) -> str:
+        """The wire's name."""
+
+
 class Subscription:
     """One channel of one reader."""
 
@@ -65,17 +81,15 @@ class Subscriber:
     """One connection's reading: its channels, its place in the log, and its door."""
 
     __slots__ = (
-        "advancing", "channels", "client", "closed", "door", "encoding", "hub", "joining", "live", "position",
-        "reading", "session", "silent_beats", "transport",
+        "advancing", "caller", "channels", "closed", "door", "encoding", "hub", "joining", "live", "position",
+        "reading", "silent_beats",
     )  # fmt: skip
 
-    def __init__(self, hub: Hub, door: Door, encoding: Encoding, *, client: str, session: str, transport: str) -> None:
+    def __init__(self, hub: Hub, door: Door, encoding: Encoding, caller: Caller) -> None:
         self.hub = hub
         self.door = door
         self.encoding = encoding
-        self.client = client
-        self.session = session
-        self.transport = transport
+        self.caller = caller
         self.channels: dict[str, Subscription] = {}
         self.live = False
         self.position = 0
@@ -84,6 +98,18 @@ class Subscriber:
         self.advancing = False
         self.closed = False
         self.silent_beats = 0
+
+    @property
+    def client(self) -> str:
+        return self.caller.client
+
+    @property
+    def session(self) -> str | None:
+        return self.caller.session
+
+    @property
+    def transport(self) -> str:
+        return self.caller.transport
 
     @property
     def place(self) -> int:

@@ -28,7 +28,7 @@ from tellwire.message import Position
 from tellwire.names import Namespace, Namespaces, Policy
 from tellwire.node import Node
 from tellwire.protocol.commands import OnGap, Publish
-from tellwire.testing.doors import SocketDoor, settle
+from tellwire.testing.doors import SocketDoor, settle, somebody
 from tellwire.testing.faulty import FaultyBroker
 from tellwire.testing.harness import Clock
 from tests.model.connections import KINDS, TALKS, Connection, Start
@@ -155,7 +155,7 @@ class Everything(RuleBasedStateMachine):
         )
         after = self.broker.head.seq
         try:
-            appended = await self.node.publish(command, skip or None, packed=False)
+            appended = await self.node.publish(command, somebody(skip or None), packed=False)
         except Conflict:
             assert expect == "wrong" or channel.startswith("small")  # an emptied channel has forgotten its newest
             return

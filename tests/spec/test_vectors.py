@@ -24,6 +24,7 @@ from tellwire.protocol.encodings import event_stream
 from tellwire.protocol.pushes import PUSHES
 from tellwire.protocol.session import ProtocolViolation, Session
 from tellwire.protocol.sse import EventParser
+from tellwire.testing.doors import somebody
 from tellwire.transports.polling import write_slice
 
 VECTORS = Path(__file__).parent.parent.parent / "spec" / "vectors"
@@ -253,7 +254,7 @@ def test_gaps(case: dict[str, Any]) -> None:
         await node.open()
         try:
             for channel in case["publish"]:
-                await node.publish(Publish(channel=channel, data=msgspec.Raw(b"1")), None, packed=False)
+                await node.publish(Publish(channel=channel, data=msgspec.Raw(b"1")), somebody(), packed=False)
             read = case["read"]
             slice_ = await node.read(
                 read["channels"], read["since"], limit=read.get("limit", 1000), on_gap=read.get("on_gap", "oldest")

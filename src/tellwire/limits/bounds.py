@@ -73,3 +73,5 @@ class Limits:
     """Seconds that a client which is gone stays a member, so that coming back is neither a leave nor a join."""
     presence_lease_s: float = 60.0
     """Seconds that a polling client stays a member without asking again."""
+    node_lease_s: float = 15.0
+    """Seconds after which a node that is not heard of is dead, and its members have left."""

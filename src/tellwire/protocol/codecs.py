@@ -12,6 +12,7 @@ from tellwire.errors import BadRequest, Malformed, UnknownCommand
 from tellwire.message import Message
 from tellwire.protocol.commands import COMMANDS, AnyCommand
 from tellwire.protocol.data import to_json, to_packed
+from tellwire.protocol.internal import is_internal, push_of
 from tellwire.protocol.pushes import MessagePush, Push
 
 _NAMES = ", ".join(str(command.__struct_config__.tag) for command in COMMANDS)
@@ -53,6 +54,8 @@ class Codec(ABC):
 
     def message(self, message: Message) -> bytes:
         """Write the push that carries a message."""
+        if is_internal(message.channel):
+            return self.encode(push_of(message, self._translate))
         encoded: bytes = self._encode(
             MessagePush(
                 message.channel,
@@ -66,6 +69,11 @@ class Codec(ABC):
             )
         )
         return encoded
+
+    @staticmethod
+    @abstractmethod
+    def _translate(text: bytes) -> bytes:
+        """Turn JSON into this language."""
 
     @abstractmethod
     def data(self, message: Message) -> bytes:
@@ -98,6 +106,10 @@ class _Json(Codec):
     binary = False
     _module = msgspec.json
 
+    @staticmethod
+    def _translate(text: bytes) -> bytes:
+        return text
+
     def data(self, message: Message) -> bytes:
         return to_json(message.data) if message.packed else message.data
 
@@ -107,6 +119,10 @@ class _MessagePack(Codec):
     subprotocol = "tellwire.v1.msgpack"
     binary = True
     _module = msgspec.msgpack
+
+    @staticmethod
+    def _translate(text: bytes) -> bytes:
+        return to_packed(text)
 
     def data(self, message: Message) -> bytes:
         return message.data if message.packed else to_packed(message.data)

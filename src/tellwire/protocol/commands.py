@@ -31,9 +31,20 @@ class Command(msgspec.Struct, tag_field="type", omit_defaults=True, kw_only=True
 
 
 class Connect(Command, tag="connect", kw_only=True):
-    """Says who connects; ``session`` is a secret text of the client's own that survives reconnects."""
+    """Says who connects; ``session`` is a secret text of the client's own that survives reconnects.
+
+    ``since`` is where the channels begin that the token subscribes by itself.
+    """
 
     session: str | None = None
+    token: str | None = None
+    since: str | int | None = None
+
+
+class Refresh(Command, tag="refresh", kw_only=True):
+    """Goes on with a fresh token of the same user."""
+
+    token: str
 
 
 class Subscribe(Command, tag="subscribe", kw_only=True):
@@ -66,9 +77,43 @@ class Publish(Command, tag="publish", kw_only=True):
     session: str | None = None
 
 
+class Presence(Command, tag="presence", kw_only=True):
+    """Asks who is in a channel, and on the way enters or leaves it, or begins or ends to hear who comes and goes.
+
+    ``enter`` true enters, or replaces the ``state`` of a member; false leaves. None changes nothing, nor does a state
+    that is left out. ``since`` is where the watching and the inbox begin, for whoever comes back.
+    """
+
+    channel: str
+    enter: bool | None = None
+    watch: bool | None = None
+    state: Raw | UnsetType = UNSET
+    since: str | int | None = None
+
+
+class Send(Command, tag="send", kw_only=True):
+    """Sends a direct message (a ``signal``) to one client of a channel in which both are present."""
+
+    channel: str
+    to: str
+    data: Raw | UnsetType = UNSET
+    event: str = "message"
+    id: str | None = None
+
+
+class Call(Command, tag="call", kw_only=True):
+    """Calls a procedure of the application."""
+
+    method: str
+    data: Raw | UnsetType = UNSET
+    timeout_ms: int | None = None
+
+
 class Ping(Command, tag="ping", kw_only=True):
     """Asks for a ``pong``: for clients that cannot see Ping frames, such as browsers."""
 
 
-AnyCommand = Connect | Subscribe | Unsubscribe | Publish | Ping
-COMMANDS: tuple[type[Command], ...] = (Connect, Subscribe, Unsubscribe, Publish, Ping)
+AnyCommand = Connect | Refresh | Subscribe | Unsubscribe | Publish | Presence | Send | Call | Ping
+COMMANDS: tuple[type[Command], ...] = (
+    Connect, Refresh, Subscribe, Unsubscribe, Publish, Presence, Send, Call, Ping,
+)  # fmt: skip

@@ -86,6 +86,14 @@ def to_json(packed: bytes) -> bytes:
     return msgspec.json.encode(_for_json(_decode_packed(packed)))
 
 
+def to_value(data: bytes, *, packed: bool) -> Any:
+    """Return data that was checked as a Python value, with bytes as bytes whichever language it is in."""
+    if packed:
+        return _decode_packed(data)
+    value = _decode_json(data)
+    return _from_json(value) if _may_hold_bytes(data) else value
+
+
 def _may_hold_bytes(text: bytes) -> bool:
     # Any letter of the key may be written as an escape.
     return b"$bytes" in text or b"\\u" in text

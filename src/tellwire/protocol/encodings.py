@@ -16,6 +16,7 @@ from typing import Any
 from tellwire.message import Message
 from tellwire.protocol import sse
 from tellwire.protocol.codecs import JSON, Codec
+from tellwire.protocol.internal import event_name, is_internal
 from tellwire.protocol.pushes import GapPush, Heartbeat, Push
 
 Batch = Any
@@ -141,6 +142,8 @@ class EventStreamEncoding(_HttpEncoding):
         self._envelope = envelope
 
     def frame(self, message: Message, epoch: str) -> bytes:
+        if is_internal(message.channel):
+            return sse.write_event(JSON.message(message), event_name(message.channel), f"{epoch}.{message.seq}")
         data = JSON.message(message) if self._envelope else JSON.data(message)
         # JSON as it is kept has no line ends, so that one data field carries it.
         head = f"id: {epoch}.{message.seq}\n" if message.seq else ""
@@ -191,6 +194,21 @@ class ObjectsEncoding(Encoding):
         return tuple(frames)
 
 
+class ProcessEncoding(Encoding):
+    """Messages as they are, for readers in this process: a batch is a tuple of them, or a push."""
+
+    key = "process"
+
+    def frame(self, message: Message, epoch: str) -> Any:
+        return (message,)  # what it weighs is counted with its entry already
+
+    def push(self, push: Push) -> Push:
+        return push
+
+    def join(self, frames: Sequence[Any]) -> tuple[Message, ...]:
+        return tuple(message for (message,) in frames)
+
+
 @cache
 def websocket_encoding(codec: Codec, window_bits: int) -> WebSocketEncoding:
     """Return the one encoding of WebSockets that negotiated this."""
@@ -216,3 +234,6 @@ def lines(*, chunked: bool) -> LinesEncoding:
 
 
 OBJECTS = ObjectsEncoding()
+
+PROCESS = ProcessEncoding()
+"""The one encoding of readers in this process."""

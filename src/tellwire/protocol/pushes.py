@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from tellwire.message import Gap, GapReason
 from tellwire.protocol.commands import Ref
@@ -24,6 +24,15 @@ class Connected(Push, tag="connected"):
     cursor: str
     heartbeat_ms: int
     session: str | None = None
+    ref: Ref = None
+    user: str | None = None
+    expires_in_ms: int | None = None
+
+
+class Refreshed(Push, tag="refreshed"):
+    """Answers ``refresh``. ``expires_in_ms`` is how long the fresh token lasts; null for ever."""
+
+    expires_in_ms: int | None
     ref: Ref = None
 
 
@@ -52,6 +61,45 @@ class Published(Push, tag="published"):
     ref: Ref = None
 
 
+class MemberView(msgspec.Struct, omit_defaults=True):
+    """Somebody in a channel, as the others see them."""
+
+    client: str
+    user: str | None = None
+    info: Raw | UnsetType = UNSET
+    state: Raw | UnsetType = UNSET
+
+
+class PresencePush(Push, tag="presence"):
+    """Answers ``presence``: who is in a channel, where nothing after ``cursor`` is in it yet.
+
+    ``members`` is null where there are more than the channel's namespace lists; ``client`` is the asker's own.
+    """
+
+    channel: str
+    client: str
+    members: list[MemberView] | None
+    clients: int
+    users: int
+    cursor: str
+    ref: Ref = None
+
+
+class Sent(Push, tag="sent"):
+    """Answers ``send``: the signal is in the other client's log."""
+
+    position: str
+    duplicate: bool
+    ref: Ref = None
+
+
+class Result(Push, tag="result"):
+    """Answers ``call``."""
+
+    data: Raw
+    ref: Ref = None
+
+
 class Pong(Push, tag="pong"):
     """Answers ``ping``."""
 
@@ -59,12 +107,15 @@ class Pong(Push, tag="pong"):
 
 
 class ErrorPush(Push, tag="error"):
-    """Says that a command failed, and why; ``head`` comes with ``conflict``."""
+    """Says that a command failed, and why; ``head`` comes with ``conflict``, ``retry_after_ms`` with
+    ``rate_limited``.
+    """
 
     code: str
     message: str
     ref: Ref = None
     head: str | None = None
+    retry_after_ms: int | None = None
 
 
 class MessagePush(Push, tag="message"):
@@ -78,6 +129,52 @@ class MessagePush(Push, tag="message"):
     seq: int = 0
     key: str | None = None
     ephemeral: bool = False
+
+
+class Join(Push, tag="join"):
+    """Somebody has entered a channel."""
+
+    channel: str
+    member: MemberView
+    seq: int = 0
+
+
+class Update(Push, tag="update"):
+    """A member's state is another."""
+
+    channel: str
+    member: MemberView
+    seq: int = 0
+
+
+class Leave(Push, tag="leave"):
+    """Somebody has left a channel."""
+
+    channel: str
+    member: MemberView
+    seq: int = 0
+
+
+class Count(Push, tag="count"):
+    """How many are in a channel that is too large to tell of each."""
+
+    channel: str
+    clients: int
+    users: int
+    seq: int = 0
+
+
+class Signal(Push, tag="signal", rename={"from_": "from"}):
+    """A direct message, from a client that is present in the same channel."""
+
+    channel: str
+    from_: str
+    id: str
+    time: int
+    event: str
+    data: Raw
+    user: str | None = None
+    seq: int = 0
 
 
 class GapPush(Push, tag="gap", rename={"from_": "from"}):
@@ -109,5 +206,6 @@ class Closing(Push, tag="closing"):
 
 
 PUSHES: tuple[type[Push], ...] = (
-    Connected, Subscribed, Unsubscribed, Published, Pong, ErrorPush, MessagePush, GapPush, Heartbeat, Closing,
+    Connected, Refreshed, Subscribed, Unsubscribed, Published, PresencePush, Sent, Result, Pong, ErrorPush,
+    MessagePush, Join, Update, Leave, Count, Signal, GapPush, Heartbeat, Closing,
 )  # fmt: skip

@@ -10,9 +10,10 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 
-from tellwire.errors import BadRequest, CloseCode, Conflict, Malformed, TellwireError
+from tellwire.errors import BadRequest, CloseCode, Conflict, Malformed, RateLimited, TellwireError
 from tellwire.protocol.codecs import Codec
 from tellwire.protocol.commands import AnyCommand, Connect, Ref
 from tellwire.protocol.pushes import ErrorPush
@@ -78,4 +79,10 @@ def describe(exc: TellwireError, ref: Ref) -> ErrorPush:
     if ref is None and isinstance(exc, BadRequest):
         ref = exc.ref
     head = str(exc.head) if isinstance(exc, Conflict) and exc.head is not None else None
-    return ErrorPush(exc.code, exc.detail, ref, head)
+    return ErrorPush(exc.code, exc.detail, ref, head, retry_after_ms(exc))
+
+
+def retry_after_ms(exc: TellwireError) -> int | None:
+    """Return after how many milliseconds what was refused would be taken, where that is known."""
+    wait_s = exc.retry_after_s if isinstance(exc, RateLimited) else None
+    return None if wait_s is None else math.ceil(wait_s * 1000)

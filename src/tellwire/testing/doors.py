@@ -13,7 +13,7 @@ import msgspec
 from tellwire.errors import CloseCode
 from tellwire.hub import Placement
 from tellwire.names import Policy
-from tellwire.node import Node
+from tellwire.node import OPEN, Caller, Node
 from tellwire.protocol.codecs import JSON, Codec
 from tellwire.protocol.commands import OnGap
 from tellwire.protocol.encodings import Batch, Encoding, event_stream, lines, payload_encoding, websocket_encoding
@@ -87,6 +87,11 @@ def _frame_sizes(data: bytes) -> tuple[int, int] | None:
     return head, data[1] if head == 2 else struct.unpack("!H" if head == 4 else "!Q", data[2:head])[0]
 
 
+def somebody(session: str | None = None) -> Caller:
+    """Return who may do everything."""
+    return Caller(OPEN, "fake", "", session)
+
+
 class FakeDoor(ABC):
     """What the doors here have in common: a subscriber, and an end."""
 
@@ -98,7 +103,7 @@ class FakeDoor(ABC):
         self.encoding = encoding
         self._node = node
         self._decoder = decoder
-        self.subscriber: Subscriber = node.admit(self, encoding, "fake", session)
+        self.subscriber: Subscriber = node.admit(self, encoding, somebody(session))
 
     @abstractmethod
     def write(self, batch: Batch) -> None:
@@ -315,7 +320,7 @@ async def ask(
     """Poll; with `wait` until something comes or the wait is ended by ``answer(())``."""
     placement = await node.place(node.wanted(channels, policy), since, last, on_gap)
     try:
-        door = FakePoll(node, limit, placement, session)
+        door = FakePoll(node, limit, placement, somebody(session), None)
     except BaseException:
         node.hub.let_go(placement.subscriptions)
         raise

@@ -10,9 +10,9 @@ from collections import deque
 from functools import partial
 from typing import Protocol
 
-from tellwire.errors import CloseCode, Internal, RequestError, TellwireError
+from tellwire.errors import CloseCode, Internal, RequestError, TellwireError, Unauthorized
 from tellwire.node import Node
-from tellwire.protocol.commands import AnyCommand, Publish
+from tellwire.protocol.commands import AnyCommand, Publish, Refresh
 from tellwire.protocol.pushes import Push
 from tellwire.protocol.session import ProtocolViolation, Session, describe
 from tellwire.subscriber import Door, Subscriber
@@ -54,6 +54,7 @@ class Conversation:
             self._wire.close(exc.code, exc.reason)
             return
         except RequestError as exc:
+            self._node.counters.rejects[exc.code] += 1
             self._wire.send(describe(exc, None))
             return
         if command is None:
@@ -66,19 +67,22 @@ class Conversation:
         self._waiting.append(command)
         self._wire.pause_reading()
 
-    def end(self) -> None:
-        """Take nothing more, and let go of the readings."""
+    def end(self, code: CloseCode | None = None, reason: str = "") -> None:
+        """Take nothing more, and let go of the readings; `code` is what the server closes with, if it does."""
         self._session.close()
         self._waiting = None
-        self._node.dismiss(self.subscriber)
+        self._node.dismiss(self.subscriber, code, reason)
 
     def _must_wait(self, command: AnyCommand) -> bool:
         if self._barrier or self._in_flight >= self._node.limits.in_flight_max:
             return True
-        return self._in_flight > 0 and type(command) is not Publish
+        return self._in_flight > 0 and self._is_barrier(command)
+
+    def _is_barrier(self, command: AnyCommand) -> bool:
+        return type(command) is not Publish or self._node.publishes_wait
 
     def _begin(self, command: AnyCommand) -> None:
-        barrier = type(command) is not Publish
+        barrier = self._is_barrier(command)
         self._in_flight += 1
         self._barrier = barrier
         node = self._node
@@ -112,6 +116,10 @@ class Conversation:
         if not isinstance(exc, TellwireError):
             self._node.hub.report(f"{type(command).__name__.lower()} failed", exc)
             exc = Internal("the server failed to do this; its log says why")
+        self._node.counters.rejects[exc.code] += 1
         self._wire.send(describe(exc, command.ref))
         if isinstance(exc, Internal):
             self._wire.close(CloseCode.INTERNAL_ERROR, exc.detail)
+        elif isinstance(exc, Unauthorized) and type(command) is not Refresh:
+            # Whoever does not say who they are, or says it with a token that is not accepted, has no business here.
+            self._wire.close(exc.close_code or CloseCode.UNAUTHORIZED, exc.detail)

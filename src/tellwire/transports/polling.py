@@ -4,24 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from abc import abstractmethod
 from collections.abc import Sequence
 
 import msgspec
 
 from tellwire.brokers.base import Slice
-from tellwire.errors import BadRequest, CloseCode, Internal, TellwireError
+from tellwire.errors import BadRequest, CloseCode, Expired, Forbidden, Internal, Revoked, TellwireError
 from tellwire.hub import Placement
 from tellwire.message import Gap, Position
-from tellwire.node import Node, check_count
+from tellwire.node import Caller, Node, check_count
 from tellwire.protocol.codecs import JSON
 from tellwire.protocol.encodings import OBJECTS
 from tellwire.protocol.pushes import GapPush
 from tellwire.transports.direct import RESPONSE, DirectResponse
-from tellwire.transports.requests import Answer, Endpoint, Gone, Query, RawHeaders, Receive, Scope, Send, problem
+from tellwire.transports.requests import (
+    Answer,
+    Endpoint,
+    Gone,
+    Query,
+    RawHeaders,
+    Receive,
+    Scope,
+    Send,
+    handshake,
+    problem,
+)
 
 LIMIT = 1000
 """Messages in one answer, where the request does not say."""
+
+CALLBACK_MAX_CHARS = 64
+_CALLBACK = re.compile(r"[A-Za-z_$][\w$]*(\.[A-Za-z_$][\w$]*)*", re.ASCII)
+
+_REFUSALS: dict[CloseCode, type[TellwireError]] = {
+    CloseCode.EXPIRED: Expired, CloseCode.REVOKED: Revoked, CloseCode.FORBIDDEN: Forbidden,
+}  # fmt: skip
+"""Why a poll that waits is ended without the cursor to ask again with."""
 
 
 class PollDoor:
@@ -30,19 +50,20 @@ class PollDoor:
     Subclasses write the answer: on the transport, without a task for the wait, or for ASGI.
     """
 
-    __slots__ = ("_answered", "_gap", "_limit", "_node", "_start", "_timer", "subscriber", "writable")
+    __slots__ = ("_answered", "_callback", "_gap", "_limit", "_node", "_start", "_timer", "subscriber", "writable")
 
     hears = False
 
-    def __init__(self, node: Node, limit: int, placement: Placement, session: str | None) -> None:
+    def __init__(self, node: Node, limit: int, placement: Placement, caller: Caller, callback: str | None) -> None:
         self.writable = True
         self._node = node
         self._limit = limit
+        self._callback = callback
         self._start = placement.cursor
         self._gap = placement.gap
         self._answered = False
         self._timer: asyncio.TimerHandle | None = None
-        self.subscriber = node.admit(self, OBJECTS, "longpoll", session, beats=False)
+        self.subscriber = node.admit(self, OBJECTS, caller, beats=False)
 
     def wait(self, wait_s: float) -> None:
         """Begin to wait, where no answer came already; what may be missing is told at once."""
@@ -65,7 +86,11 @@ class PollDoor:
         self.answer(())
 
     def close(self, code: CloseCode, reason: str, reconnect_in_ms: int | None = None) -> None:
-        """Answer with what there is: nothing, and the cursor to ask again with."""
+        """Answer with what there is: nothing, and the cursor to ask again with, or why that would be in vain."""
+        if code in _REFUSALS and not self._answered:
+            self.end()
+            self.put(problem(_REFUSALS[code](reason)))
+            return
         self.answer(())
 
     def answer(self, frames: tuple[bytes, ...]) -> None:
@@ -111,16 +136,18 @@ class DirectPollDoor(PollDoor):
         node: Node,
         limit: int,
         placement: Placement,
-        session: str | None,
+        caller: Caller,
+        callback: str | None,
         direct: DirectResponse,
         extra: RawHeaders,
     ) -> None:
-        super().__init__(node, limit, placement, session)
+        super().__init__(node, limit, placement, caller, callback)
         self._direct = direct
         self._extra = extra
 
     def put(self, answer: Answer) -> None:
         direct = self._direct
+        answer = wrap(answer, self._callback)
         if not direct.transport.is_closing():
             direct.transport.write(direct.head(answer.status, answer.headers(self._extra)) + answer.body)
             direct.release()
@@ -143,26 +170,52 @@ class AsgiPollDoor(PollDoor):
 
     __slots__ = ("future",)
 
-    def __init__(self, node: Node, limit: int, placement: Placement, session: str | None) -> None:
-        super().__init__(node, limit, placement, session)
+    def __init__(self, node: Node, limit: int, placement: Placement, caller: Caller, callback: str | None) -> None:
+        super().__init__(node, limit, placement, caller, callback)
         self.future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
     def put(self, answer: Answer) -> None:
         if not self.future.done():
-            self.future.set_result(answer)
+            self.future.set_result(wrap(answer, self._callback))
 
 
 class PollEndpoint(Endpoint):
-    """``GET /v1/messages``: with ``wait`` long polling, without it short polling; with ``before`` history."""
+    """``GET /v1/messages``: with ``wait`` long polling, without it short polling; with ``before`` history.
 
-    def __init__(self, node: Node) -> None:
-        super().__init__(node.access, node.hub.report)
-        self._node = node
+    With ``jsonp`` it answers scripts, too (``callback``).
+    """
 
-    async def respond(self, scope: Scope, receive: Receive, send: Send, extra: RawHeaders) -> Answer | None:
-        node = self._node
+    def __init__(self, node: Node, *, jsonp: bool = False) -> None:
+        super().__init__(node)
+        self._jsonp = jsonp
+
+    async def identify(self, scope: Scope) -> Caller:
         query = Query(scope)
-        channels = query.need_channels()
+        transport = "longpoll" if query.text("wait") else "poll"
+        is_script = query.text("callback") is not None
+        if is_script and not self._jsonp:
+            raise BadRequest("callback: this server does not answer scripts; it does with the setting jsonp")
+        # A script can be of any site, and whoever loads it has no say in that: only a token in its address counts.
+        said = handshake(self.node, scope, transport, with_cookies=not is_script)
+        return Caller(await self.node.entrance.need_identity(said), transport, said.address)
+
+    def refuse(self, scope: Scope, exc: TellwireError) -> Answer:
+        try:
+            callback = check_callback(Query(scope).text("callback")) if self._jsonp else None
+        except TellwireError:
+            callback = None
+        return wrap(super().refuse(scope, exc), callback)
+
+    async def respond(
+        self, scope: Scope, receive: Receive, send: Send, extra: RawHeaders, caller: Caller
+    ) -> Answer | None:
+        node = self.node
+        query = Query(scope)
+        callback = check_callback(query.text("callback"))
+        caller.session = query.session
+        attendance = query.attendance
+        channels = query.need_channels(node.own_channels(caller))
+        wanted = await node.wanted_of(caller, channels, query.policy, attendance)
         limit = query.integer("limit")
         limit = LIMIT if limit is None else check_count("limit", limit, least=1)
         since, last = query.start(scope)
@@ -170,21 +223,24 @@ class PollEndpoint(Endpoint):
         if before is not None:
             if since is not None or last is not None:
                 raise BadRequest("before excludes since and last: it pages backwards, they page forwards")
-            slice_ = await node.read_back(channels, before, limit=limit)
-            return write_slice(slice_, slice_.gap)
+            slice_ = await node.read_back(wanted, before, limit=limit)
+            return wrap(write_slice(slice_, slice_.gap), callback)
         wait_s = min(query.seconds("wait"), node.limits.poll_wait_max_s)
         if not wait_s:
-            slice_ = await node.read(channels, since, limit=limit, last=last, on_gap=query.on_gap)
-            return write_slice(slice_, slice_.gap, skip=query.text("session"))
-        placement = await node.place(node.wanted(channels, query.policy), since, last, query.on_gap)
+            if attendance == "enter":
+                await node.members.attend(caller, channels)
+            slice_ = await node.read(wanted, since, limit=limit, last=last, on_gap=query.on_gap)
+            return wrap(write_slice(slice_, slice_.gap, skip=caller.session), callback)
+        placement = await node.place(wanted, since, last, query.on_gap)
         direct: DirectResponse | None = scope.get("extensions", {}).get(RESPONSE)
         try:
+            if attendance == "enter":
+                await node.members.attend(caller, channels, wait_s=wait_s)
             door: DirectPollDoor | AsgiPollDoor
-            session = query.text("session")
             if direct is not None:
-                door = DirectPollDoor(node, limit, placement, session, direct, extra)
+                door = DirectPollDoor(node, limit, placement, caller, callback, direct, extra)
             else:
-                door = AsgiPollDoor(node, limit, placement, session)
+                door = AsgiPollDoor(node, limit, placement, caller, callback)
         except BaseException:
             node.hub.let_go(placement.subscriptions)
             raise
@@ -210,6 +266,29 @@ class PollEndpoint(Endpoint):
             gone.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await gone
+
+
+def check_callback(name: str | None) -> str | None:
+    """Return the name of a script's function; raise BadRequest for what could be anything else."""
+    if name is not None and (len(name) > CALLBACK_MAX_CHARS or _CALLBACK.fullmatch(name) is None):
+        raise BadRequest(
+            f"callback={name[:40]!a} is no name of a function: letters, digits, _ and $, in parts joined by dots, "
+            f"at most {CALLBACK_MAX_CHARS} characters"
+        )
+    return name
+
+
+def wrap(answer: Answer, callback: str | None) -> Answer:
+    """Make a script of an answer, for a page that cannot read it otherwise; None leaves it as it is.
+
+    A script is loaded with status 200 or not at all, so an error is told in it.
+    """
+    if callback is None:
+        return answer
+    # Two characters end a line in older JavaScript and not in JSON. The comment keeps a plugin from taking the answer
+    # for a file of its own that begins with the callback's name.
+    text = answer.body.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
+    return Answer(200, b"/**/%b(%b);" % (callback.encode(), text), b"text/javascript; charset=utf-8", answer.fields)
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -6,88 +6,87 @@ from typing import Any
 
 import msgspec
 
-from tellwire.errors import BadRequest, Conflict, Malformed, TellwireError, TooLarge, UnsupportedMediaType
+from tellwire.errors import BadRequest, Conflict, TellwireError, TooLarge
 from tellwire.message import Appended
-from tellwire.node import Node
+from tellwire.node import Caller
 from tellwire.protocol.commands import Publish
-from tellwire.transports.requests import Answer, Endpoint, RawHeaders, Receive, Scope, Send, header, read_body
+from tellwire.protocol.session import retry_after_ms
+from tellwire.transports.requests import (
+    Answer,
+    Decoders,
+    Endpoint,
+    RawHeaders,
+    Receive,
+    Scope,
+    Send,
+    header,
+    read_command,
+)
 
 LIST_MAX = 10_000
 """Messages in one list."""
 
-MSGPACK_TYPES = ("application/msgpack", "application/vnd.msgpack", "application/x-msgpack")
-JSON_TYPES = ("application/json", "application/x-www-form-urlencoded", "text/plain", "")
-"""Besides its own type, what curl and simple clients say of the JSON that they send. Pages of other origins, which may
-send these without asking first, are refused by their Origin."""
+_ONE = Decoders(Publish, "publish")
+_ANY = Decoders(Publish | list[msgspec.Raw], "publish")
 
 
 class PublishEndpoint(Endpoint):
     """``POST /v1/messages``."""
 
-    def __init__(self, node: Node) -> None:
-        super().__init__(node.access, node.hub.report)
-        self._node = node
-        self._json = msgspec.json.Decoder(Publish | list[msgspec.Raw])
-        self._packed = msgspec.msgpack.Decoder(Publish | list[msgspec.Raw])
-        self._json_one = msgspec.json.Decoder(Publish)
-        self._packed_one = msgspec.msgpack.Decoder(Publish)
+    transport = "publish"
 
-    async def respond(self, scope: Scope, receive: Receive, send: Send, extra: RawHeaders) -> Answer | None:
-        kind = (header(scope, b"content-type") or "").partition(";")[0].strip().lower()
-        packed = kind in MSGPACK_TYPES
-        if not packed and kind not in JSON_TYPES:
-            raise UnsupportedMediaType(f"publishes are read as application/json or application/msgpack, not {kind!a}")
-        limit = self._node.limits.request_max_bytes
-        length = header(scope, b"content-length")
-        if length is not None and length.isdigit() and int(length) > limit:
-            raise TooLarge(f"a request has at most {limit} bytes; this one says that it has {length[:20]}")
-        body = await read_body(receive, limit)
-        what = self._decode(self._packed if packed else self._json, body)
+    async def respond(
+        self, scope: Scope, receive: Receive, send: Send, extra: RawHeaders, caller: Caller
+    ) -> Answer | None:
+        what, packed = await read_command(scope, receive, self.node.limits.request_max_bytes, _ANY)
         if isinstance(what, Publish):
             key = header(scope, b"idempotency-key")
             if key is not None:
                 if what.id is not None and what.id != key:
                     raise BadRequest("the message's id and the Idempotency-Key differ; give one of them")
                 what.id = key
-            answer: Any = describe(await self._node.publish(what, None, packed=packed))
+            answer: Any = describe(await self.publish(what, caller, packed=packed))
         else:
-            answer = await self._publish_all(what, packed=packed)
+            answer = await self._publish_all(what, caller, packed=packed)
         return Answer(200, msgspec.json.encode(answer))
 
-    async def _publish_all(self, items: list[msgspec.Raw], *, packed: bool) -> list[dict[str, Any]]:
+    async def publish(self, command: Publish, caller: Caller, *, packed: bool) -> Appended:
+        """Publish one message."""
+        return await self.node.publish(command, caller, packed=packed)
+
+    async def _publish_all(self, items: list[msgspec.Raw], caller: Caller, *, packed: bool) -> list[dict[str, Any]]:
         """Publish a list in its order; each item succeeds or fails by itself."""
         if len(items) > LIST_MAX:
             raise TooLarge(f"a list has at most {LIST_MAX} messages; this one has {len(items)}")
-        node = self._node
-        decoder = self._packed_one if packed else self._json_one
+        node = self.node
         answers: list[dict[str, Any]] = []
 
         async def publish(place: int, item: msgspec.Raw) -> None:
             try:
-                answers[place] = describe(await node.publish(self._decode(decoder, item), None, packed=packed))
+                command = _ONE.decode(item, packed=packed)
+                answers[place] = describe(await self.publish(command, caller, packed=packed))
             except TellwireError as exc:
+                node.counters.rejects[exc.code] += 1
                 error: dict[str, Any] = {"code": exc.code, "message": exc.detail}
+                if (wait_ms := retry_after_ms(exc)) is not None:
+                    error["retry_after_ms"] = wait_ms
                 if isinstance(exc, Conflict):
                     error["head"] = str(exc.head) if exc.head is not None else None
                 answers[place] = {"error": error}
 
-        # Each is begun before the first is waited for: a durable broker commits them together.
+        # Each is begun before the first is waited for: a durable broker commits them together. Where the application is
+        # asked first, each waits for the one before it, or their places would be in the order of its answers.
         tasks = []
         for place, item in enumerate(items):
             answers.append({})
+            if node.publishes_wait:
+                await publish(place, item)
+                continue
             if (task := node.tasks.start(publish(place, item))) is not None:
                 tasks.append(task)
         for task in tasks:
             await task
         return answers
-
-    def _decode(self, decoder: Any, body: bytes | msgspec.Raw) -> Any:
-        try:
-            return decoder.decode(body)
-        except msgspec.ValidationError as exc:
-            raise BadRequest(f"this is not a publish: {exc}") from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            raise Malformed(f"the body cannot be read: {exc}") from None
 
 
 def describe(appended: Appended) -> dict[str, Any]:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, NamedTuple, cast
 from urllib.parse import parse_qsl
 
 import msgspec
 
 from tellwire.auth import Access
-from tellwire.errors import BadRequest, Conflict, Internal, TellwireError, TooLarge
+from tellwire.errors import (
+    BadRequest,
+    Conflict,
+    Internal,
+    Malformed,
+    TellwireError,
+    TooLarge,
+    Unauthorized,
+    UnsupportedMediaType,
+)
+from tellwire.limits import client_address
 from tellwire.message import CURSOR_MAX_BYTES
 from tellwire.names import Policy
+from tellwire.node import Attendance, Caller, Handshake, Node, check_session
 from tellwire.protocol.commands import OnGap
+from tellwire.protocol.session import retry_after_ms
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -21,6 +33,12 @@ RawHeaders = list[tuple[bytes, bytes]]
 
 PARAMETERS_MAX = 4096
 """Parameters in one query; channels are what there can be many of."""
+
+
+MSGPACK_TYPES = ("application/msgpack", "application/vnd.msgpack", "application/x-msgpack")
+JSON_TYPES = ("application/json", "application/x-www-form-urlencoded", "text/plain", "")
+"""Besides its own type, what curl and simple clients say of the JSON that they send. Pages of other origins, which may
+send these without asking first, are refused by their Origin."""
 
 
 class Gone(Exception):
@@ -39,6 +57,17 @@ def check_access(scope: Scope, access: Access) -> RawHeaders:
     """Refuse pages that may not use this server; return the CORS fields for those that may."""
     origin = access.check(scope["headers"], scope["scheme"])
     return cors_fields(origin)
+
+
+def handshake(node: Node, scope: Scope, transport: str, *, with_cookies: bool = True) -> Handshake:
+    """Return what a request says of whoever sent it."""
+    headers = scope["headers"]
+    client = scope.get("client")
+    address = client_address(client[0], headers, node.trusted_proxies) if client else ""
+    if not with_cookies:
+        headers = [(name, value) for name, value in headers if name != b"cookie"]
+    subprotocols = scope.get("subprotocols", ())
+    return Handshake(headers, scope.get("query_string", b""), scope["path"], address, transport, subprotocols)
 
 
 def cors_fields(origin: str | None) -> RawHeaders:
@@ -69,11 +98,12 @@ class Query:
         self.channels = list(dict.fromkeys(value for name, value in pairs if name == "channel"))
         self._values = dict(reversed(pairs))
 
-    def need_channels(self) -> list[str]:
-        """Return the channels; raise BadRequest where none is named."""
-        if not self.channels:
+    def need_channels(self, own: Sequence[str] = ()) -> Sequence[str]:
+        """Return the channels, where none is named the caller's `own`; raise BadRequest where there are none either."""
+        channels = self.channels or own
+        if not channels:
             raise BadRequest("no channel is named; give ?channel=NAME, as often as there are channels")
-        return self.channels
+        return channels
 
     def text(self, name: str) -> str | None:
         """Return a parameter's text; None where it is missing or empty."""
@@ -126,6 +156,18 @@ class Query:
         return value
 
     @property
+    def session(self) -> str | None:
+        return check_session(self.text("session"))
+
+    @property
+    def attendance(self) -> Attendance | None:
+        """What the request wants of presence; a member needs a session to be known by."""
+        wanted = cast(Attendance | None, self.choice("presence", ("enter", "watch")))
+        if wanted == "enter" and self.session is None:
+            raise BadRequest("presence=enter needs a session: a secret text by which the client is known again")
+        return wanted
+
+    @property
     def policy(self) -> Policy | None:
         return cast(Policy | None, self.choice("policy", ("catch_up", "latest", "disconnect")))
 
@@ -151,12 +193,43 @@ async def read_body(receive: Receive, limit_bytes: int) -> bytes:
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+async def read_command(scope: Scope, receive: Receive, limit_bytes: int, kinds: Decoders) -> tuple[Any, bool]:
+    """Read a command out of a request's body; return it, and whether it came in MessagePack."""
+    kind = (header(scope, b"content-type") or "").partition(";")[0].strip().lower()
+    packed = kind in MSGPACK_TYPES
+    if not packed and kind not in JSON_TYPES:
+        raise UnsupportedMediaType(f"bodies are read as application/json or application/msgpack, not {kind!a}")
+    length = header(scope, b"content-length")
+    if length is not None and length.isdigit() and int(length) > limit_bytes:
+        raise TooLarge(f"a request has at most {limit_bytes} bytes; this one says that it has {length[:20]}")
+    return kinds.decode(await read_body(receive, limit_bytes), packed=packed), packed
+
+
+class Decoders:
+    """What reads one type of value out of bodies, in both languages."""
+
+    def __init__(self, kind: Any, name: str) -> None:
+        self._json = msgspec.json.Decoder(kind)
+        self._packed = msgspec.msgpack.Decoder(kind)
+        self._name = name
+
+    def decode(self, body: bytes | msgspec.Raw, *, packed: bool) -> Any:
+        """Return the value; raises BadRequest and Malformed."""
+        try:
+            return self._packed.decode(body) if packed else self._json.decode(body)
+        except msgspec.ValidationError as exc:
+            raise BadRequest(f"this is not a {self._name}: {exc}") from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            raise Malformed(f"the body cannot be read: {exc}") from None
+
+
 class Answer(NamedTuple):
     """A whole response."""
 
     status: int
     body: bytes
     content_type: bytes = b"application/json"
+    fields: tuple[tuple[bytes, bytes], ...] = ()
 
     def headers(self, extra: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
         """Make the header fields; answers are of one moment, hence never to be stored."""
@@ -165,6 +238,7 @@ class Answer(NamedTuple):
             (b"content-length", str(len(self.body)).encode()),
             (b"cache-control", b"no-store"),
             (b"x-content-type-options", b"nosniff"),
+            *self.fields,
             *extra,
         ]
 
@@ -185,31 +259,55 @@ def problem(exc: TellwireError) -> Answer:
     }
     if isinstance(exc, Conflict):
         body["head"] = str(exc.head) if exc.head is not None else None
-    return Answer(exc.status, msgspec.json.encode(body), b"application/problem+json")
+    fields: list[tuple[bytes, bytes]] = []
+    wait_ms = retry_after_ms(exc)
+    if wait_ms is not None:
+        body["retry_after_ms"] = wait_ms
+        fields.append((b"retry-after", str(-(-wait_ms // 1000)).encode()))
+    if isinstance(exc, Unauthorized):
+        fields.append((b"www-authenticate", b'Bearer realm="tellwire"'))
+    return Answer(exc.status, msgspec.json.encode(body), b"application/problem+json", tuple(fields))
 
 
 class Endpoint:
     """An ASGI application for one path: subclasses answer, errors become problem+json."""
 
-    def __init__(self, access: Access, report: Callable[[str, BaseException], None]) -> None:
-        self._access = access
-        self._report = report
+    transport: str
+    """The wire's name, for the application and in metrics."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         extra: RawHeaders = []
+        node = self.node
         try:
-            extra = check_access(scope, self._access)
-            answer = await self.respond(scope, receive, send, extra)
+            extra = check_access(scope, node.access)
+            caller = await self.identify(scope)
+            node.throttle(caller, lasts=False)
+            answer = await self.respond(scope, receive, send, extra, caller)
         except Gone:
             return
         except TellwireError as exc:
-            answer = problem(exc)
+            answer = self.refuse(scope, exc)
         except Exception as exc:
-            self._report(f"{scope['method']} {scope['path']} failed", exc)
-            answer = problem(Internal("the server failed to answer; its log says why"))
+            node.hub.report(f"{scope['method']} {scope['path']} failed", exc)
+            answer = self.refuse(scope, Internal("the server failed to answer; its log says why"))
         if answer is not None:
             await answer.send(send, extra)
 
-    async def respond(self, scope: Scope, receive: Receive, send: Send, extra: RawHeaders) -> Answer | None:
+    async def identify(self, scope: Scope) -> Caller:
+        """Find out who asks; raises Unauthorized, and what the application raises."""
+        said = handshake(self.node, scope, self.transport)
+        return Caller(await self.node.entrance.need_identity(said), self.transport, said.address)
+
+    def refuse(self, scope: Scope, exc: TellwireError) -> Answer:
+        """Make the answer that says no, and count it."""
+        self.node.counters.rejects[exc.code] += 1
+        return problem(exc)
+
+    async def respond(
+        self, scope: Scope, receive: Receive, send: Send, extra: RawHeaders, caller: Caller
+    ) -> Answer | None:
         """Return the answer, or None where it was sent already."""
         raise NotImplementedError  # pragma: no cover (every endpoint has its own)

@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import socket
 from abc import abstractmethod
+from collections.abc import Iterable
 
-from tellwire.errors import CloseCode
+from tellwire.errors import CloseCode, TellwireError
 from tellwire.hub import DEAD_AFTER_BEATS, Placement
-from tellwire.node import Node
+from tellwire.node import Caller, Node, caller_of
 from tellwire.protocol import sse
 from tellwire.protocol.encodings import Batch, Encoding, EventStreamEncoding, LinesEncoding, event_stream, lines
 from tellwire.protocol.pushes import Closing, GapPush
@@ -66,7 +67,7 @@ class DirectStreamDoor(SocketWriter):
     def close(self, code: CloseCode, reason: str, reconnect_in_ms: int | None = None) -> None:
         if self.subscriber is None or self.subscriber.closed:
             return
-        self._node.dismiss(self.subscriber)
+        self._node.dismiss(self.subscriber, code, reason)
         if code is CloseCode.DEAD:
             self.lost()
             self.transport.abort()
@@ -102,7 +103,7 @@ class AsgiStreamDoor:
 
     def close(self, code: CloseCode, reason: str, reconnect_in_ms: int | None = None) -> None:
         if not self._ends and self.subscriber is not None:
-            self._node.dismiss(self.subscriber)
+            self._node.dismiss(self.subscriber, code, reason)
             self.write(self.encoding.push(Closing(code, reason, reconnect_in_ms)))
             self._ends = True
             if code is CloseCode.DEAD and self._serving is not None:
@@ -149,11 +150,6 @@ class StreamEndpoint(Endpoint):
     """A response that does not end: subclasses say how it is written."""
 
     content_type: bytes
-    transport: str
-
-    def __init__(self, node: Node) -> None:
-        super().__init__(node.access, node.hub.report)
-        self._node = node
 
     @abstractmethod
     def encoding(self, query: Query, *, chunked: bool) -> StreamEncoding:
@@ -163,10 +159,15 @@ class StreamEndpoint(Endpoint):
     def opening(self, encoding: StreamEncoding, subscriber: Subscriber, placement: Placement) -> Batch:
         """Return what the stream begins with."""
 
-    async def respond(self, scope: Scope, receive: Receive, send: Send, extra: RawHeaders) -> Answer | None:
-        node = self._node
+    async def respond(
+        self, scope: Scope, receive: Receive, send: Send, extra: RawHeaders, caller: Caller
+    ) -> Answer | None:
+        node = self.node
         query = Query(scope)
-        wanted = node.wanted(query.need_channels(), query.policy)
+        caller.session = query.session
+        attendance = query.attendance
+        channels = query.need_channels(node.own_channels(caller))
+        wanted = await node.wanted_of(caller, channels, query.policy, attendance)
         direct: DirectResponse | None = scope.get("extensions", {}).get(RESPONSE)
         chunked = direct is not None and direct.has_chunks
         encoding = self.encoding(query, chunked=chunked)
@@ -183,7 +184,7 @@ class StreamEndpoint(Endpoint):
                 door = DirectStreamDoor(node, direct.transport, encoding, chunked=chunked)
             else:
                 door = AsgiStreamDoor(node, encoding)
-            subscriber = door.subscriber = node.admit(door, encoding, self.transport, query.text("session"))
+            subscriber = door.subscriber = node.admit(door, encoding, caller)
         except BaseException:
             node.hub.let_go(placement.subscriptions)
             raise
@@ -198,18 +199,28 @@ class StreamEndpoint(Endpoint):
             if direct.transport.is_closing():
                 door.on_gone()
             door.write(direct.head(200, headers) + begin)
-            node.hub.join(subscriber, placement)
-            return None
-        try:
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-        except BaseException:
-            node.dismiss(subscriber)
-            node.hub.let_go(placement.subscriptions)
-            raise
-        door.write(begin)
+        else:
+            try:
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+            except BaseException:
+                node.dismiss(subscriber)
+                node.hub.let_go(placement.subscriptions)
+                raise
+            door.write(begin)
         node.hub.join(subscriber, placement)
-        await door.serve(receive, send)
+        if attendance == "enter":
+            await self._enter(subscriber, channels)
+        if isinstance(door, AsgiStreamDoor):
+            await door.serve(receive, send)
         return None
+
+    async def _enter(self, subscriber: Subscriber, channels: Iterable[str]) -> None:
+        """Make the reader a member of what it reads; its answer has begun, so that it is closed where that fails."""
+        try:
+            await self.node.members.attend(caller_of(subscriber), channels, subscriber)
+        except TellwireError as exc:
+            self.node.counters.rejects[exc.code] += 1
+            subscriber.door.close(exc.close_code or CloseCode.TRY_AGAIN_LATER, exc.detail)
 
 
 def _gap(encoding: Encoding, placement: Placement) -> Batch:
@@ -228,7 +239,7 @@ class EventsEndpoint(StreamEndpoint):
     def opening(self, encoding: StreamEncoding, subscriber: Subscriber, placement: Placement) -> Batch:
         # The cursor goes ahead as an id without data: an EventSource that is cut before its first message comes back
         # with it, and has missed nothing (HTML 9.2.6 sets the last event id even where nothing is dispatched).
-        first = sse.write_retry(self._node.limits.sse_retry_ms) + f"id: {placement.cursor}\n\n".encode()
+        first = sse.write_retry(self.node.limits.sse_retry_ms) + f"id: {placement.cursor}\n\n".encode()
         return encoding.seal(first) + _gap(encoding, placement)
 
 
@@ -242,6 +253,6 @@ class LinesEndpoint(StreamEndpoint):
         return lines(chunked=chunked)
 
     def opening(self, encoding: StreamEncoding, subscriber: Subscriber, placement: Placement) -> Batch:
-        greeting = self._node.greet(subscriber)
+        greeting = self.node.greet(subscriber)
         greeting.cursor = str(placement.cursor)
         return encoding.push(greeting) + _gap(encoding, placement)

@@ -8,17 +8,17 @@ from collections import deque
 
 from websockets.server import ServerProtocol
 
-from tellwire.errors import CloseCode, Draining, TellwireError
-from tellwire.node import Node
+from tellwire.errors import CloseCode, Draining, Forbidden, RequestError, TellwireError
+from tellwire.node import Caller, Node
 from tellwire.protocol.codecs import CODECS, JSON, Codec
 from tellwire.protocol.encodings import payload_encoding, websocket_encoding
 from tellwire.protocol.pushes import Closing, Push
-from tellwire.protocol.session import Session
+from tellwire.protocol.session import Session, describe
 from tellwire.subscriber import Subscriber
 from tellwire.transports.conversation import Conversation
 from tellwire.transports.direct import WEBSOCKET, Connections, DirectWebSocketProtocol
 from tellwire.transports.frames import FrameProtocol
-from tellwire.transports.requests import Receive, Scope, Send, problem
+from tellwire.transports.requests import Query, Receive, Scope, Send, handshake, problem
 from tellwire.transports.writer import KEPT_MAX_BYTES
 
 TRANSPORT = "websocket"
@@ -32,12 +32,18 @@ class WebSocketDoor(FrameProtocol):
     hears = True
 
     def __init__(
-        self, node: Node, codec: Codec, transport: asyncio.Transport, parser: ServerProtocol, connections: Connections
+        self,
+        node: Node,
+        caller: Caller,
+        codec: Codec,
+        transport: asyncio.Transport,
+        parser: ServerProtocol,
+        connections: Connections,
     ) -> None:
         super().__init__(transport, parser)
         self._connections = connections
         self._encoding = websocket_encoding(codec, self.window_bits)
-        self.subscriber: Subscriber = node.admit(self, self._encoding, TRANSPORT)
+        self.subscriber: Subscriber = node.admit(self, self._encoding, caller)
         self._conversation = Conversation(node, self, self.subscriber, Session(codec))
 
     def data_received(self, data: bytes) -> None:
@@ -59,7 +65,7 @@ class WebSocketDoor(FrameProtocol):
         self.write_soon(self._encoding.push(push))
 
     def close(self, code: CloseCode, reason: str, reconnect_in_ms: int | None = None) -> None:
-        self._conversation.end()
+        self._conversation.end(code, reason)
         if code is CloseCode.DEAD and not self.writable:
             # It would not hear a word; what waits for it is let go of at once.
             self.cut()
@@ -74,12 +80,53 @@ class WebSocketDoor(FrameProtocol):
         self.close(CloseCode.GOING_AWAY, "the server stops")
 
 
+class RefusedWebSocket(FrameProtocol):
+    """A WebSocket that is opened just to say why it is closed: a page cannot see the status of a handshake."""
+
+    __slots__ = ("_connections",)
+
+    def __init__(
+        self,
+        exc: TellwireError,
+        codec: Codec,
+        transport: asyncio.Transport,
+        parser: ServerProtocol,
+        connections: Connections,
+    ) -> None:
+        super().__init__(transport, parser)
+        self._connections = connections
+        encoding = websocket_encoding(codec, self.window_bits)
+        for push in _farewell(exc):
+            self.write_soon(encoding.push(push))
+        self.close_frames(_close_code(exc), exc.detail)
+
+    def on_message(self, payload: bytes, *, binary: bool) -> None:
+        """Nobody listens."""
+
+    def on_writable(self) -> None:
+        """Nothing more is said."""
+
+    def on_gone(self) -> None:
+        self._connections.discard(self)
+
+    def shutdown(self) -> None:
+        self.cut()
+
+
+def _farewell(exc: TellwireError) -> tuple[Push, ...]:
+    return describe(exc, None), Closing(_close_code(exc), exc.detail)
+
+
+def _close_code(exc: TellwireError) -> CloseCode:
+    return exc.close_code or (CloseCode.FORBIDDEN if isinstance(exc, Forbidden) else CloseCode.POLICY_VIOLATION)
+
+
 class AsgiWebSocketDoor:
     """A WebSocket through ASGI: what is written waits in one slot until the server has sent it."""
 
     hears = False  # heartbeats are the server's affair
 
-    def __init__(self, node: Node, codec: Codec, receive: Receive, send: Send) -> None:
+    def __init__(self, node: Node, caller: Caller, codec: Codec, receive: Receive, send: Send) -> None:
         self.writable = True
         self._codec = codec
         self._receive = receive
@@ -94,7 +141,7 @@ class AsgiWebSocketDoor:
         self._may_read.set()
         self._drained = asyncio.Event()
         self._encoding = payload_encoding(codec)
-        self.subscriber = node.admit(self, self._encoding, TRANSPORT)
+        self.subscriber = node.admit(self, self._encoding, caller)
         self._conversation = Conversation(node, self, self.subscriber, Session(codec))
 
     def write(self, batch: tuple[bytes, ...]) -> None:
@@ -112,7 +159,7 @@ class AsgiWebSocketDoor:
 
     def close(self, code: CloseCode, reason: str, reconnect_in_ms: int | None = None) -> None:
         if self._close is None:
-            self._conversation.end()
+            self._conversation.end(code, reason)
             self.send(Closing(code, reason, reconnect_in_ms))
             self._close = (code, reason)
             self.writable = False
@@ -188,23 +235,81 @@ class WebSocketEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         node = self._node
         extension: DirectWebSocketProtocol | None = scope.get("extensions", {}).get(WEBSOCKET)
+        refusal: TellwireError | None = None
         try:
             node.access.check(scope["headers"], scope["scheme"])
             if not node.ready:
                 raise Draining("this node is going away; connect again")
+            said = handshake(node, scope, TRANSPORT)
+            try:
+                identity = await node.entrance.identify(said)
+            except RequestError as exc:
+                refusal = exc
+                identity = None
+            caller = Caller(identity, TRANSPORT, said.address)
+            node.check_room(caller)
+            query = Query(scope)
+            caller.session = query.session
+            since = query.text("since")
         except TellwireError as exc:
+            node.counters.rejects[exc.code] += 1
             await self._refuse(exc, scope, receive, send)
             return
-        subprotocol = next((name for name in CODECS if name in scope.get("subprotocols", ())), None)
+        subprotocol = next((name for name in scope.get("subprotocols", ()) if name in CODECS), None)
         codec = CODECS[subprotocol] if subprotocol else JSON
+        if refusal is not None:
+            node.counters.rejects[refusal.code] += 1
+            await self._turn_away(refusal, subprotocol, codec, extension, receive, send)
+            return
+        if extension is not None:
+            door: list[WebSocketDoor] = []
+
+            def make(transport: asyncio.Transport, parser: ServerProtocol, open_: Connections) -> WebSocketDoor:
+                door.append(WebSocketDoor(node, caller, codec, transport, parser, open_))
+                return door[0]
+
+            extension.hand_over(subprotocol, make)
+            if door and node.own_channels(caller):
+                await self._begin(door[0], since)
+            return
+        await receive()
+        await send({"type": "websocket.accept", "subprotocol": subprotocol})
+        asgi = AsgiWebSocketDoor(node, caller, codec, receive, send)
+        if node.own_channels(caller):
+            await self._begin(asgi, since)
+        await asgi.serve()
+
+    async def _begin(self, door: WebSocketDoor | AsgiWebSocketDoor, since: str | None) -> None:
+        """Begin to read what the token subscribes by itself."""
+        node = self._node
+        try:
+            await node.subscribe_own(door.subscriber, since, door.send)
+        except TellwireError as exc:
+            node.counters.rejects[exc.code] += 1
+            door.send(describe(exc, None))
+
+    async def _turn_away(
+        self,
+        exc: TellwireError,
+        subprotocol: str | None,
+        codec: Codec,
+        extension: DirectWebSocketProtocol | None,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Open the connection, say why it cannot be, and close it."""
         if extension is not None:
             extension.hand_over(
-                subprotocol, lambda transport, parser, open_: WebSocketDoor(node, codec, transport, parser, open_)
+                subprotocol, lambda transport, parser, open_: RefusedWebSocket(exc, codec, transport, parser, open_)
             )
             return
         await receive()
         await send({"type": "websocket.accept", "subprotocol": subprotocol})
-        await AsgiWebSocketDoor(node, codec, receive, send).serve()
+        for push in _farewell(exc):
+            payload = codec.encode(push)
+            field = {"bytes": payload} if codec.binary else {"text": payload.decode()}
+            await send({"type": "websocket.send", **field})
+        await send({"type": "websocket.close", "code": int(_close_code(exc)), "reason": exc.detail[:100]})
 
     async def _refuse(self, exc: TellwireError, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the handshake with an error; servers that cannot give it a body answer 403."""

@@ -1,0 +1,377 @@
+"""Who is here, and what they say to each other.
+
+A member is held by the connections through which it entered, or for a while by a request (``presence_lease_s``). When
+nothing holds it any more it stays for ``presence_grace_s``, so that a reload, or a change of wires, is neither a leave
+nor a join. What happens is said on a channel of its own beside the one it is about, for whoever watches: a log like any
+other, hence resumed, in order, and told of gaps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from tellwire.errors import BadRequest, Forbidden, NotFound, TellwireError, TooLarge, TooManyChannels, Unavailable
+from tellwire.message import Draft, Position
+from tellwire.names import check_channel
+from tellwire.node.callers import Caller
+from tellwire.node.departures import NAMELESS
+from tellwire.node.drafts import as_json, check_event, check_size, check_text, need_data
+from tellwire.presence import Member
+from tellwire.protocol.commands import ID_MAX_CHARS, Send
+from tellwire.protocol.commands import Presence as PresenceCommand
+from tellwire.protocol.data import to_packed
+from tellwire.protocol.internal import INBOX, PRESENCE, InternalCount, InternalSignal
+from tellwire.protocol.pushes import GapPush, MemberView, PresencePush, Sent
+from tellwire.subscriber import Subscriber
+
+if TYPE_CHECKING:
+    from tellwire.hub import Placement
+    from tellwire.node.steward import Node, SendPush
+
+STATE_MAX_BYTES = 4096
+"""Largest state of a member: every other member is given it."""
+
+CLIENT_MAX_CHARS = 64
+
+COUNT_EVERY_S = 1.0
+"""Least seconds between two counts of a channel that is too large to tell of each member."""
+
+SWEEPS_PER_LEASE = 3
+"""How often a node renews its lease, and looks for dead ones, while one lasts."""
+
+Attendance = Literal["enter", "watch"]
+"""What a reading request wants of presence: to be a member and hear of the others, or only the latter."""
+
+
+class _Hold:
+    """One member of this node, and what holds it: connections, or a lease until a time of the loop's clock."""
+
+    __slots__ = ("caller", "holders", "lock", "state", "timer", "until")
+
+    def __init__(self, caller: Caller) -> None:
+        self.caller = caller
+        self.holders: set[Subscriber] = set()
+        self.until = 0.0
+        self.timer: asyncio.TimerHandle | None = None
+        self.lock = asyncio.Lock()  # what is announced has to be in the order of what happened
+        self.state: bytes | UnsetType | None = UNSET
+
+
+class Members:
+    """The members that this node holds."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._holds: dict[tuple[str, str], _Hold] = {}
+        self._held_by: dict[Subscriber, set[str]] = {}
+        self._leased = 0  # members that no connection holds
+        self._counting: dict[str, asyncio.TimerHandle] = {}
+
+    # Commands
+
+    async def handle(
+        self,
+        caller: Caller,
+        command: PresenceCommand,
+        reply: SendPush,
+        subscriber: Subscriber | None = None,
+        *,
+        packed: bool,
+    ) -> None:
+        """Carry out a ``presence`` command, of a connection or of a request."""
+        channel = check_channel(command.channel)
+        if command.state is not UNSET and not command.enter:
+            raise BadRequest("presence: a state is only a member's; say enter: true with it")
+        await self._node.allow(caller, "presence", [channel])
+        placements = []
+        try:
+            if subscriber is not None:
+                wanted = [PRESENCE + channel] if command.watch else []
+                wanted += [INBOX + caller.client] if command.enter else []
+                for name in wanted:
+                    if name not in subscriber.channels:
+                        since = command.since
+                        placements.append(await self._node.place({name: "catch_up"}, since, None, "oldest"))
+                if command.watch is False:
+                    self._node.hub.unsubscribe(subscriber, PRESENCE + channel)
+            if command.enter:
+                state = command.state
+                checked = state if isinstance(state, UnsetType) else _state(state, packed=packed)
+                await self.enter(caller, channel, checked, subscriber)
+            elif command.enter is False:
+                await self.leave(caller.client, channel)
+            answer = await self.look(channel, caller.client, packed=packed)
+        except BaseException:
+            for placement in placements:
+                self._node.hub.let_go(placement.subscriptions)
+            raise
+        answer.ref = command.ref
+        reply(answer)
+        if subscriber is not None:
+            for placement in placements:
+                self._join(subscriber, placement)
+
+    def _join(self, subscriber: Subscriber, placement: Placement) -> None:
+        if any(name in subscriber.channels for name in placement.subscriptions):
+            self._node.hub.let_go(placement.subscriptions)
+            return
+        if placement.gap is not None and not subscriber.closed:
+            subscriber.door.write(subscriber.encoding.push(GapPush.of(placement.gap)))
+        self._node.hub.join(subscriber, placement)
+
+    async def look(self, channel: str, client: str, *, packed: bool = False) -> PresencePush:
+        """Return who is in a channel; `client` is who asks, in MessagePack where `packed`."""
+        node = self._node
+        node.hub.flush()
+        cursor = str(Position(node.hub.epoch, node.hub.head))
+        counts = await node.presence.count(channel)
+        most = node.namespaces.of(channel).presence_max_members
+        members = None
+        if counts.clients <= most:
+            members = [view(member, packed=packed) for member in await node.presence.members(channel, most)]
+        return PresencePush(channel, client, members, counts.clients, counts.users, cursor)
+
+    # Reading requests
+
+    def channels(self, caller: Caller, channels: Iterable[str], attendance: Attendance) -> list[str]:
+        """Return the channels of the server's own that a reading request reads besides."""
+        names = [PRESENCE + channel for channel in channels]
+        return [*names, INBOX + caller.client] if attendance == "enter" else names
+
+    async def attend(
+        self, caller: Caller, channels: Iterable[str], subscriber: Subscriber | None = None, wait_s: float = 0.0
+    ) -> None:
+        """Enter channels for a reading request, held by its connection, or for `wait_s` and a lease."""
+        for channel in channels:
+            await self.enter(caller, channel, UNSET, subscriber, wait_s)
+
+    # Coming and going
+
+    async def enter(
+        self,
+        caller: Caller,
+        channel: str,
+        state: bytes | UnsetType | None,
+        subscriber: Subscriber | None,
+        wait_s: float = 0.0,
+    ) -> None:
+        """Make a client a member, or replace its state; held by a connection, or by a lease."""
+        node = self._node
+        hold = self._hold(caller, channel, subscriber, wait_s)
+        identity = caller.identity
+        assert identity is not None
+        async with hold.lock:
+            hold.caller = caller
+            if isinstance(state, UnsetType):
+                state = hold.state
+            if isinstance(state, UnsetType):
+                # It may have entered through another node, or before this one was started.
+                found = await node.presence.find(channel, caller.client)
+                kept = found.state if found is not None else None
+            else:
+                kept = state
+            hold.state = kept
+            since = int(time.time() * 1000)
+            member = Member(channel, caller.client, identity.user, identity.info, kept, node.name, since)
+            before = await node.presence.enter(member)
+            node.counters.presence_enters += before is None
+            if before is None:
+                await self._announce("join", member)
+            elif (before.state, before.info) != (member.state, member.info):
+                await self._announce("update", member)
+
+    def _hold(self, caller: Caller, channel: str, subscriber: Subscriber | None, wait_s: float) -> _Hold:
+        key = (channel, caller.client)
+        node = self._node
+        hold = self._holds.get(key)
+        if subscriber is not None:
+            held = self._held_by.setdefault(subscriber, set())
+            if channel not in held and len(held) >= node.limits.channels_per_connection:
+                node.counters.limit_hit("channels_per_connection")
+                raise TooManyChannels(f"one connection enters at most {node.limits.channels_per_connection} channels")
+        elif hold is None and self._leased >= node.limits.connections_max:
+            node.counters.limit_hit("connections_max")
+            raise Unavailable("as many clients are held by leases as may be; connect, or try again later")
+        if hold is None:
+            hold = self._holds[key] = _Hold(caller)
+            self._leased += 1
+        if subscriber is not None:
+            self._leased -= not hold.holders
+            hold.holders.add(subscriber)
+            held.add(channel)
+        else:
+            loop = asyncio.get_running_loop()
+            hold.until = max(hold.until, loop.time() + wait_s + node.limits.presence_lease_s)
+            if not hold.holders:
+                self._arm(key, hold)
+        return hold
+
+    async def leave(self, client: str, channel: str) -> None:
+        """End a client's membership, however it is held."""
+        hold = self._holds.get((channel, client))
+        if hold is None:
+            await self._end(channel, client, None)
+        else:
+            self._forget((channel, client), hold)
+            async with hold.lock:
+                await self._end(channel, client, None)
+
+    def release(self, subscriber: Subscriber) -> None:
+        """Hold nothing for a connection that is over."""
+        for channel in self._held_by.pop(subscriber, ()):
+            key = (channel, subscriber.client)
+            hold = self._holds.get(key)
+            if hold is None or subscriber not in hold.holders:
+                continue
+            hold.holders.discard(subscriber)
+            if not hold.holders:
+                self._leased += 1
+                until = asyncio.get_running_loop().time() + self._node.limits.presence_grace_s
+                hold.until = max(hold.until, until)
+                self._arm(key, hold)
+
+    def _arm(self, key: tuple[str, str], hold: _Hold) -> None:
+        if hold.timer is None:
+            hold.timer = asyncio.get_running_loop().call_at(hold.until, self._lapse, key, hold)
+
+    def _lapse(self, key: tuple[str, str], hold: _Hold) -> None:
+        hold.timer = None
+        if hold.holders or self._holds.get(key) is not hold:
+            return
+        if asyncio.get_running_loop().time() < hold.until:
+            self._arm(key, hold)
+            return
+        self._node.tasks.start(self._lapsed(key, hold))
+
+    async def _lapsed(self, key: tuple[str, str], hold: _Hold) -> None:
+        async with hold.lock:
+            if hold.holders or self._holds.get(key) is not hold or asyncio.get_running_loop().time() < hold.until:
+                return  # it came back while this waited
+            self._forget(key, hold)
+            await self._end(*key, self._node.name)
+
+    def _forget(self, key: tuple[str, str], hold: _Hold) -> None:
+        del self._holds[key]
+        self._leased -= not hold.holders
+        for holder in hold.holders:
+            self._held_by[holder].discard(key[0])
+        hold.holders.clear()
+        if hold.timer is not None:
+            hold.timer.cancel()
+            hold.timer = None
+
+    async def _end(self, channel: str, client: str, node: str | None) -> None:
+        member = await self._node.presence.leave(channel, client, node=node)
+        if member is not None:
+            self._node.counters.presence_leaves += 1
+            await self._announce("leave", member)
+
+    # Telling
+
+    async def _announce(self, what: str, member: Member) -> None:
+        """Say on the channel beside the member's what happened; of a large one only how many there are."""
+        node = self._node
+        most = node.namespaces.of(member.channel).presence_max_members
+        counts = await node.presence.count(member.channel)
+        if counts.clients > most or (what == "leave" and counts.clients == most):
+            if member.channel not in self._counting:
+                loop = asyncio.get_running_loop()
+                self._counting[member.channel] = loop.call_later(COUNT_EVERY_S, self._count, member.channel)
+            return
+        shown = MemberView(member.client, member.user) if what == "leave" else view(member)
+        await self._say(member.channel, what, msgspec.json.encode(shown))
+
+    def _count(self, channel: str) -> None:
+        del self._counting[channel]
+
+        async def tell() -> None:
+            counts = await self._node.presence.count(channel)
+            await self._say(channel, "count", msgspec.json.encode(InternalCount(counts.clients, counts.users)))
+
+        self._node.tasks.start(tell())
+
+    async def _say(self, channel: str, what: str, data: bytes) -> None:
+        await self._node.broker.append(Draft(PRESENCE + channel, data, event=what))
+
+    async def keep(self) -> None:
+        """Renew this node's lease, and tell of the members of nodes that have died; for ever."""
+        node = self._node
+        while True:
+            try:
+                if not await node.presence.beat():
+                    await self._enter_again()
+                while swept := await node.presence.sweep():
+                    for member in swept:
+                        await self._swept(member)
+            except TellwireError as exc:
+                node.hub.report("presence could not be kept up; it is tried again", exc)
+            await asyncio.sleep(node.limits.node_lease_s / SWEEPS_PER_LEASE)
+
+    async def _swept(self, member: Member) -> None:
+        node = self._node
+        node.counters.presence_sweeps += 1
+        if member.channel == NAMELESS:
+            await node.departures.tell(member, None, "its node died")
+        else:
+            await self._announce("leave", member)
+
+    async def _enter_again(self) -> None:
+        """Enter all members anew: the lease was over, and another node may have swept them."""
+        for (channel, _), hold in list(self._holds.items()):
+            if hold.caller.identity is not None:
+                await self.enter(hold.caller, channel, UNSET, next(iter(hold.holders), None))
+
+    def close(self) -> None:
+        """Let the store's members be: whoever comes back within the lease, to this node's successor, never left."""
+        for hold in self._holds.values():
+            if hold.timer is not None:
+                hold.timer.cancel()
+        for timer in self._counting.values():
+            timer.cancel()
+
+    # Direct messages
+
+    async def send(self, caller: Caller, command: Send, *, packed: bool) -> Sent:
+        """Send a signal to one client of a channel in which both are; raises Forbidden, NotFound."""
+        node = self._node
+        channel = check_channel(command.channel)
+        await node.allow(caller, "presence", [channel])
+        check_text("send", "to", command.to, CLIENT_MAX_CHARS)
+        check_event("send", command.event)
+        if command.id is not None:
+            check_text("send", "id", command.id, ID_MAX_CHARS)
+        data = need_data("send", command.data)
+        check_size(data, node.namespaces.of(channel))
+        text = as_json(data, packed=packed)
+        if await node.presence.find(channel, caller.client) is None:
+            raise Forbidden(f"send: only members may; enter {channel} first")
+        if await node.presence.find(channel, command.to) is None:
+            raise NotFound(f"send: no client {command.to!a} is in {channel}")
+        # An id is the sender's own: another's with the same text is not its repetition.
+        draft_id = None if command.id is None else f"{caller.client}:{command.id}"
+        signal = InternalSignal(channel, caller.client, command.id or "", Raw(text), caller.user)
+        draft = Draft(INBOX + command.to, msgspec.json.encode(signal), id=draft_id, event=command.event)
+        appended = await node.broker.append(draft)
+        return Sent(str(appended.position), appended.duplicate, command.ref)
+
+
+def view(member: Member, *, packed: bool = False) -> MemberView:
+    """Return a member as the others see it; with its texts in MessagePack where `packed`."""
+
+    def shown(text: bytes | None) -> Raw | UnsetType:
+        return UNSET if text is None else Raw(to_packed(text) if packed else text)
+
+    return MemberView(member.client, member.user, shown(member.info), shown(member.state))
+
+
+def _state(raw: Raw, *, packed: bool) -> bytes:
+    state = bytes(raw)
+    if len(state) > STATE_MAX_BYTES:
+        raise TooLarge(f"presence: a state has at most {STATE_MAX_BYTES} bytes; this one has {len(state)}")
+    return as_json(state, packed=packed)

@@ -1,0 +1,562 @@
+"""The node itself: connections come and go, commands are carried out."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import secrets
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, cast
+
+from tellwire.auth import Access, Identity, Operation
+from tellwire.brokers.base import Broker, Slice
+from tellwire.counters import Counters
+from tellwire.errors import (
+    BadRequest,
+    CloseCode,
+    Draining,
+    Forbidden,
+    RateLimited,
+    TooManyChannels,
+    Unauthorized,
+)
+from tellwire.hooks import Hooks
+from tellwire.hub import WHEEL_SLOTS, Hub, Placement
+from tellwire.limits import Bucket, Buckets, Limits, Network, Turnstile
+from tellwire.message import Appended, Draft, Gap, Position, parse_since
+from tellwire.names import Namespaces, Policy, check_channel
+from tellwire.node.callers import Caller
+from tellwire.node.calls import call, publish_as_asked
+from tellwire.node.control import Control
+from tellwire.node.departures import Departures
+from tellwire.node.drafts import check_count, check_session, make_draft
+from tellwire.node.entrance import OPEN, Entrance
+from tellwire.node.members import Attendance, Members
+from tellwire.presence import Presence, make_presence
+from tellwire.protocol.commands import (
+    COMMANDS,
+    AnyCommand,
+    Call,
+    Connect,
+    OnGap,
+    Ping,
+    Publish,
+    Refresh,
+    Send,
+    Subscribe,
+    Unsubscribe,
+)
+from tellwire.protocol.commands import Presence as PresenceCommand
+from tellwire.protocol.encodings import Encoding
+from tellwire.protocol.pushes import Connected, Pong, Published, Push, Refreshed, Subscribed, Unsubscribed
+from tellwire.runs import take_bite
+from tellwire.subscriber import Door, Subscriber
+from tellwire.tasks import Tasks
+
+DRAIN_SLOTS = 100
+"""Into how many slots the connections are spread while a node drains."""
+
+DRAIN_PACE_S = 0.005
+"""Seconds that each connection adds to the drain, until ``drain_s`` is reached: a few need no spreading."""
+
+TIMER_MAX_S = 86_400.0
+"""Longest timer that is set; what lasts longer is looked at again by then."""
+
+_NAMES = {command: str(command.__struct_config__.tag) for command in COMMANDS}
+
+SendPush = Callable[[Push], None]
+
+
+class Node:
+    """One Tellwire process: everything that a transport needs to serve its clients.
+
+    Args:
+        broker: Where the log is; opened and closed by the node.
+        namespaces: Settings of the channels.
+        limits: Bounds on what peers can do.
+        access: Which origins may come in.
+        entrance: Who may come in; by default everybody may do everything.
+        hooks: The application's handlers.
+        presence: Where it is kept who is here; opened and closed by the node.
+        counters: Where all this is counted.
+        trusted_proxies: Whose word is taken for the address of a client.
+        revocation_s: Seconds for which a revocation is kept.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        namespaces: Namespaces | None = None,
+        limits: Limits | None = None,
+        access: Access | None = None,
+        entrance: Entrance | None = None,
+        hooks: Hooks | None = None,
+        presence: Presence | None = None,
+        counters: Counters | None = None,
+        trusted_proxies: Collection[Network] = (),
+        revocation_s: float = 86_400.0,
+    ) -> None:
+        self.name = secrets.token_urlsafe(9)
+        self.broker = broker
+        self.namespaces = namespaces or Namespaces()
+        self.limits = limits or Limits()
+        self.access = access or Access()
+        self.hooks = hooks or Hooks()
+        self.entrance = entrance or Entrance(self.hooks, everyone=OPEN)
+        self.presence = presence or make_presence("memory://")
+        self.counters = counters or Counters()
+        self.trusted_proxies = trusted_proxies
+        self.turnstile = Turnstile(self.limits, self.counters)
+        self.tasks = Tasks()
+        self.hub = Hub(
+            broker,
+            self.tasks,
+            tail_max_bytes=self.limits.tail_max_bytes,
+            read_bite_bytes=self.limits.read_bite_bytes,
+            counters=self.counters,
+        )
+        self.members = Members(self)
+        self.departures = Departures(self)
+        self.control = Control(self, revocation_s)
+        self.ready = False
+        self._draining = False
+        self._commands = Buckets(self.limits.commands_per_s, self.limits.commands_per_s)
+        self._publishes = Buckets(self.limits.publishes_per_s, self.limits.publishes_per_s)
+        self._clock = time.monotonic
+
+    async def open(self) -> None:
+        """Open the broker and begin to serve."""
+        await self.hub.open()
+        await self.presence.open(self.name, self.limits.node_lease_s)
+        await self.control.open()
+        self.tasks.start(self._beat())
+        self.tasks.start(self.members.keep())
+        self.ready = True
+
+    async def aclose(self) -> None:
+        """Close every connection that is left, then the broker; may be called twice."""
+        self.ready = False
+        for subscriber in list(self.hub.subscribers):
+            subscriber.door.close(CloseCode.GOING_AWAY, "the server stops")
+        await self.departures.finish()
+        self.members.close()
+        self.control.close()
+        await self.tasks.aclose()
+        await self.hooks.aclose()
+        await self.presence.aclose()
+        await self.broker.aclose()
+
+    async def _beat(self) -> None:
+        loop = asyncio.get_running_loop()
+        period = self.limits.heartbeat_s / 2 / WHEEL_SLOTS
+        due = loop.time()
+        while True:
+            due += period
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            self.hub.tick()
+
+    async def drain(self) -> None:
+        """Close every connection in a slot of its own, telling it to come back at once, within ``drain_s``.
+
+        From here on new connections are refused, so that they find another node.
+        """
+        if self._draining:
+            return
+        self.ready = False
+        self._draining = True
+        waiting = list(self.hub.subscribers)
+        window_s = min(self.limits.drain_s, len(waiting) * DRAIN_PACE_S)
+        slots = min(DRAIN_SLOTS, len(waiting))
+        for slot in range(slots):
+            for subscriber in waiting[slot::slots]:
+                subscriber.door.close(CloseCode.SERVICE_RESTART, "this node is going away", 0)
+            await asyncio.sleep(window_s / slots)
+
+    # Connections
+
+    def admit(self, door: Door, encoding: Encoding, caller: Caller, *, beats: bool = True) -> Subscriber:
+        """Let a connection in; raises Draining while the node is going away, TooManyConnections.
+
+        One that has not said who it is has ``connect_s`` to do so.
+        """
+        self.check_room(caller)
+        if caller.session is None:
+            caller.become(caller.identity, secrets.token_urlsafe(16))
+        subscriber = Subscriber(self.hub, door, encoding, caller)
+        caller.since = time.time()
+        if caller.identity is not None:
+            self._settle(subscriber, caller.identity)
+        else:
+            loop = asyncio.get_running_loop()
+            caller.timer = loop.call_later(self.limits.connect_s, self._lose_patience, subscriber)
+        self.hub.enter(subscriber, beats=beats)
+        return subscriber
+
+    def check_room(self, caller: Caller) -> None:
+        """Return if a connection of this caller could be let in now; else raise Draining or TooManyConnections."""
+        if self._draining:
+            raise Draining("this node is going away; connect again")
+        user = caller.user
+        if user is not None:
+            self.turnstile.check_user(user)
+
+    def dismiss(self, subscriber: Subscriber, code: CloseCode | None = None, reason: str = "") -> None:
+        """Let go of a connection; may be called twice. `code` is what the server closed it with, if it did."""
+        if subscriber.closed:
+            return
+        self.hub.leave(subscriber)
+        caller = caller_of(subscriber)
+        if code is not None:
+            self.counters.closes[code] += 1
+        if caller.timer is not None:
+            caller.timer.cancel()
+            caller.timer = None
+        if caller.counted is not None:
+            self.turnstile.leave_user(caller.counted)
+            caller.counted = None
+        self.members.release(subscriber)
+        self.departures.note_end(caller, code, reason)
+
+    def _settle(self, subscriber: Subscriber, identity: Identity) -> None:
+        """Count a connection for its user, and see that it ends when its token does."""
+        caller = caller_of(subscriber)
+        if identity.user is not None and caller.counted != identity.user:
+            self.turnstile.enter_user(identity.user)
+            if caller.counted is not None:
+                self.turnstile.leave_user(caller.counted)
+            caller.counted = identity.user
+        self._watch_expiry(subscriber)
+        self.departures.note_begin(caller)
+
+    def _watch_expiry(self, subscriber: Subscriber) -> None:
+        caller = caller_of(subscriber)
+        if caller.timer is not None:
+            caller.timer.cancel()
+            caller.timer = None
+        left_s = self._left_s(caller.identity)
+        if left_s is not None:
+            # By the clock on the wall, which may be set: so what lasts long is looked at again.
+            loop = asyncio.get_running_loop()
+            delay_s = min(max(left_s, 0.0), TIMER_MAX_S)
+            caller.timer = loop.call_later(delay_s, self._expire, subscriber)
+
+    def _expire(self, subscriber: Subscriber) -> None:
+        left_s = self._left_s(caller_of(subscriber).identity)
+        if left_s is not None and left_s <= 0:
+            subscriber.door.close(CloseCode.EXPIRED, "the token has expired; come back with a fresh one")
+        else:
+            self._watch_expiry(subscriber)
+
+    def _lose_patience(self, subscriber: Subscriber) -> None:
+        self.counters.limit_hit("connect_s")
+        says = f"no connect with a token came within {self.limits.connect_s:g} s"
+        subscriber.door.close(CloseCode.UNAUTHORIZED, says)
+
+    @staticmethod
+    def _left_s(identity: Identity | None) -> float | None:
+        if identity is None or identity.expires_at is None:
+            return None
+        return identity.expires_at - time.time()
+
+    def _expires_in_ms(self, identity: Identity | None) -> int | None:
+        left_s = self._left_s(identity)
+        return None if left_s is None else max(0, int(left_s * 1000))
+
+    def greet(self, subscriber: Subscriber, ref: Any = None) -> Connected:
+        """Make the push that tells a client who and where it is."""
+        caller = caller_of(subscriber)
+        return Connected(
+            caller.client,
+            self.hub.epoch,
+            str(Position(self.hub.epoch, self.hub.head)),
+            math.ceil(self.limits.heartbeat_s * 1000),
+            caller.session,
+            ref,
+            caller.user,
+            self._expires_in_ms(caller.identity),
+        )
+
+    # Who may, and how much
+
+    async def allow(self, caller: Caller, operation: Operation, names: Iterable[str]) -> None:
+        """Return if a caller may do something with all of these; else raise Forbidden, with the first they may not."""
+        identity = caller.identity
+        if identity is None:
+            raise Unauthorized("say who you are first: connect with a token")
+        hooks = self.hooks
+        for name in names:
+            may: bool | None = None
+            if hooks.authorize is not None:
+                may = await hooks.ask_authorize(caller.view(), operation, name)
+            if may is None:
+                may = identity.grants.may(operation, name)
+            if not may:
+                raise Forbidden(_refusal(operation, name))
+
+    async def allow_reading(self, caller: Caller, wanted: Collection[str]) -> None:
+        """Return if a caller may read all of these channels; else raise Forbidden, with the first they may not."""
+        await self.allow(caller, "subscribe", wanted)
+        if self.hooks.subscribe is not None:
+            for name in wanted:
+                await self.hooks.ask_subscribe(caller.view(), name)
+
+    def own_channels(self, caller: Caller) -> Sequence[str]:
+        """Return the channels that a caller's token subscribes by itself."""
+        return caller.identity.channels if caller.identity is not None else ()
+
+    def throttle(self, caller: Caller, *, lasts: bool, publish: bool = False) -> None:
+        """Count a command, or a publish; raise RateLimited for what is too much.
+
+        A connection that `lasts` has buckets of its own; requests are counted under their user or address.
+        """
+        now = self._clock()
+        limits = self.limits
+        if publish:
+            if lasts:
+                bucket = caller.publishes
+                if bucket is None:
+                    bucket = caller.publishes = Bucket(limits.publishes_per_s, limits.publishes_per_s)
+                wait_s = bucket.take(1, now)
+            else:
+                wait_s = self._publishes.take(caller.key, 1, now)
+        elif lasts:
+            bucket = caller.commands
+            if bucket is None:
+                bucket = caller.commands = Bucket(limits.commands_per_s, limits.commands_per_s)
+            wait_s = bucket.take(1, now)
+        else:
+            wait_s = self._commands.take(caller.key, 1, now)
+        if wait_s:
+            what, name = ("publishes", "publishes_per_s") if publish else ("commands", "commands_per_s")
+            self.counters.limit_hit(name)
+            raise RateLimited(f"too many {what}: at most {getattr(limits, name):g} a second are taken", wait_s)
+
+    # Commands
+
+    @property
+    def publishes_wait(self) -> bool:
+        """Whether the application is asked before a message gets its place; then they have to queue for the order."""
+        return self.hooks.publish is not None or self.hooks.authorize is not None
+
+    async def handle(self, subscriber: Subscriber, command: AnyCommand, reply: SendPush, *, packed: bool) -> None:
+        """Carry out one command of a connection, and answer it; raises TellwireError where it fails.
+
+        `packed` tells that the command came in MessagePack, and so did the data in it.
+        """
+        caller = caller_of(subscriber)
+        self.counters.commands[_NAMES[type(command)]] += 1
+        if caller.identity is None and type(command) is not Connect:
+            raise Unauthorized("say who you are first: connect with a token")
+        self.throttle(caller, lasts=True)
+        match command:
+            case Publish():
+                appended = await self.publish(command, caller, packed=packed, lasts=True)
+                position = str(appended.position) if appended.position else None
+                reply(Published(position, appended.duplicate, command.ref))
+            case Subscribe():
+                await self._subscribe(subscriber, command, reply)
+            case Unsubscribe():
+                if not self.hub.unsubscribe(subscriber, check_channel(command.channel)):
+                    raise BadRequest(f"unsubscribe: this connection does not read {command.channel}")
+                reply(Unsubscribed(command.channel, command.ref))
+            case PresenceCommand() | Send() | Call():
+                await self.carry_out(caller, command, reply, subscriber, packed=packed)
+            case Connect():
+                await self._connect(subscriber, command, reply)
+            case Refresh():
+                await self._refresh(subscriber, command, reply)
+            case Ping():
+                reply(Pong(command.ref))
+
+    async def carry_out(
+        self,
+        caller: Caller,
+        command: PresenceCommand | Send | Call,
+        reply: SendPush,
+        subscriber: Subscriber | None = None,
+        *,
+        packed: bool,
+    ) -> None:
+        """Carry out a command that needs no connection, and answer it; else as `handle`."""
+        match command:
+            case PresenceCommand():
+                await self.members.handle(caller, command, reply, subscriber, packed=packed)
+            case Send():
+                reply(await self.members.send(caller, command, packed=packed))
+            case Call():
+                reply(await call(self, caller, command, packed=packed))
+
+    async def _connect(self, subscriber: Subscriber, command: Connect, reply: SendPush) -> None:
+        caller = caller_of(subscriber)
+        session = check_session(command.session)
+        if command.token is not None:
+            identity = await self.entrance.verify(command.token)
+        elif caller.identity is not None:
+            identity = caller.identity
+        else:
+            raise Unauthorized("connect: this server wants a token; give it as token")
+        if subscriber.closed:
+            return
+        caller.become(identity, session)
+        self._settle(subscriber, identity)
+        reply(self.greet(subscriber, command.ref))
+        await self.subscribe_own(subscriber, command.since, reply)
+
+    async def subscribe_own(self, subscriber: Subscriber, since: str | int | None, reply: SendPush) -> None:
+        """Begin to read the channels that a token subscribes by itself, and tell the client so."""
+        names = [name for name in self.own_channels(caller_of(subscriber)) if name not in subscriber.channels]
+        for name in names:
+            await self._subscribe(subscriber, Subscribe(channel=name, since=since), reply)
+
+    async def _refresh(self, subscriber: Subscriber, command: Refresh, reply: SendPush) -> None:
+        caller = caller_of(subscriber)
+        identity = await self.entrance.verify(command.token)
+        if identity.user != caller.user:
+            raise BadRequest("refresh: this token is of another user; connect anew with it")
+        if subscriber.closed:
+            return
+        caller.identity = identity
+        # What the fresh token no longer allows is not read on.
+        for name in [name for name in subscriber.channels if not name.startswith("$")]:
+            try:
+                await self.allow_reading(caller, [name])
+            except Forbidden as exc:
+                if self.hub.unsubscribe(subscriber, name):
+                    reply(Unsubscribed(name, None, exc.code))
+        if not subscriber.closed:
+            self._settle(subscriber, identity)
+            reply(Refreshed(self._expires_in_ms(identity), command.ref))
+
+    async def _subscribe(self, subscriber: Subscriber, command: Subscribe, reply: SendPush) -> None:
+        channel = command.channel
+        if channel in subscriber.channels:
+            raise BadRequest(f"subscribe: this connection reads {channel} already")
+        wanted = self.wanted([channel], command.policy, have=len(subscriber.channels))
+        await self.allow_reading(caller_of(subscriber), wanted)
+        placement = await self.place(wanted, command.since, command.last, command.on_gap)
+        reply(Subscribed(channel, str(placement.cursor), placement.gap, command.ref))
+        self.hub.join(subscriber, placement)
+
+    def wanted(self, channels: Iterable[str], policy: Policy | None, *, have: int = 0) -> dict[str, Policy]:
+        """Check the channels that somebody wants to read; return each with its policy."""
+        wanted = {check_channel(name): policy or self.namespaces.of(name).policy for name in channels}
+        most = self.limits.channels_per_connection
+        if have + len(wanted) > most:
+            self.counters.limit_hit("channels_per_connection")
+            raise TooManyChannels(f"one connection reads at most {most} channels")
+        return wanted
+
+    async def wanted_of(
+        self, caller: Caller, channels: Collection[str], policy: Policy | None, attendance: Attendance | None
+    ) -> dict[str, Policy]:
+        """Check the channels that a request wants to read, and that it may; return each with its policy.
+
+        With an `attendance` those of the server's own that tell of presence are among them.
+        """
+        wanted = self.wanted(channels, policy)
+        await self.allow_reading(caller, wanted)
+        if attendance is not None:
+            await self.allow(caller, "presence", wanted)
+            own: Policy = "catch_up"
+            wanted.update(dict.fromkeys(self.members.channels(caller, channels, attendance), own))
+        return wanted
+
+    async def place(
+        self, wanted: dict[str, Policy], since: str | int | None, last: int | None, on_gap: OnGap
+    ) -> Placement:
+        """Find where a reading begins (see Hub.place); `since` and `last` are as the client gave them."""
+        if last is not None:
+            _check_last(last, since)
+        return await self.hub.place(wanted, parse_since(since), last, on_gap)
+
+    async def publish(self, command: Publish, caller: Caller, *, packed: bool, lasts: bool = False) -> Appended:
+        """Append a message, or hand an ephemeral one on; done once it is in the log."""
+        began = time.perf_counter()
+        self.throttle(caller, lasts=lasts, publish=True)
+        channel = check_channel(command.channel)
+        if self.hooks.authorize is None:
+            if caller.identity is None or not caller.identity.grants.may("publish", channel):
+                raise Forbidden(_refusal("publish", channel))
+        else:
+            await self.allow(caller, "publish", [channel])
+        draft = self.draft(command, caller.session, packed=packed)
+        if self.hooks.publish is not None:
+            draft = await publish_as_asked(self, caller.view(), draft)
+        appended = await self.broker.append(draft)
+        self.counters.published(began, len(draft.data), duplicate=appended.duplicate)
+        return appended
+
+    async def publish_own(self, command: Publish, *, packed: bool = False) -> Appended:
+        """Publish for the operator or the application itself: checked, but neither refused nor asked about."""
+        began = time.perf_counter()
+        draft = self.draft(command, None, packed=packed)
+        appended = await self.broker.append(draft)
+        self.counters.published(began, len(draft.data), duplicate=appended.duplicate)
+        return appended
+
+    def draft(self, command: Publish, session: str | None, *, packed: bool) -> Draft:
+        """Check a publish and make a draft of it; raises RequestError."""
+        return make_draft(command, self.namespaces.of(check_channel(command.channel)), session, packed=packed)
+
+    # Polling
+
+    async def read(
+        self,
+        channels: Collection[str],
+        since: str | int | None,
+        *,
+        limit: int,
+        last: int | None = None,
+        on_gap: OnGap = "oldest",
+    ) -> Slice:
+        """Read what comes after a cursor, at most `limit` messages, without waiting for more.
+
+        The channels were checked by `wanted`, or are the server's own.
+        """
+        limit_bytes = self.limits.request_max_bytes
+        if last is not None:
+            newest = await self.broker.read_back(channels, None, _check_last(last, since))
+            messages, more = take_bite(newest.messages, 0, limit_bytes, limit)
+            return Slice(messages, Position(newest.position.epoch, messages[-1].seq), newest.gap) if more else newest
+        start = parse_since(since)
+        if start == "now":
+            return Slice([], self.broker.head, None)
+        slice_ = await self.broker.read(channels, self.hub.resolve(start), limit_bytes, limit)
+        gap = slice_.gap
+        if gap is not None:
+            self.counters.gaps[gap.reason] += 1
+            if on_gap == "newest":
+                head = self.broker.head
+                return Slice([], head, Gap(gap.from_, str(head), gap.reason, tuple(channels)))
+        return slice_
+
+    async def read_back(self, channels: Collection[str], before: str, *, limit: int) -> Slice:
+        """Read the newest `limit` messages before a position; the channels as for `read`."""
+        start = parse_since(before)
+        if start == "earliest":
+            return Slice([], self.broker.head, None)
+        position = None if start == "now" else self.hub.resolve(start)
+        slice_ = await self.broker.read_back(channels, position, limit)
+        newest_first, _ = take_bite(slice_.messages[::-1], 0, self.limits.request_max_bytes)
+        return Slice(newest_first[::-1], slice_.position, slice_.gap)
+
+
+def caller_of(subscriber: Subscriber) -> Caller:
+    """Return who is behind a connection that this node admitted."""
+    return cast(Caller, subscriber.caller)
+
+
+def _refusal(operation: str, name: str) -> str:
+    verbs = {
+        "subscribe": "read", "publish": "publish to", "presence": "see who is in", "call": "call",
+        "admin": "do this as an operator:",
+    }  # fmt: skip
+    return f"you may not {verbs[operation]} {name}"
+
+
+def _check_last(last: int, since: str | int | None) -> int:
+    if since is not None:
+        raise BadRequest("since and last exclude each other: give the one or the other")
+    return check_count("last", last)
