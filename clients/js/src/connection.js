@@ -71,6 +71,9 @@ export class Connection {
   #upgrade;
   #upgradeMs;
   #isSuspended = false;
+  #adoptedAt = 0;
+  /** How many connections in a row were lost before they were as old as a try may take. */
+  #shortLived = 0;
   /** Whether the token was renewed since a connection worked. */
   #isRenewed = false;
 
@@ -108,9 +111,7 @@ export class Connection {
   async #cycle() {
     const turn = this.#reset();
     this.#change({ state: "connecting" });
-    const known = this.memory.get();
-    const { order } = this;
-    const names = known !== null && order.includes(known) ? [known, ...order.filter((name) => name !== known)] : order;
+    const names = this.#names();
     /** @type {TellwireError | undefined} */
     let last;
     for (let at = 0; at < names.length; at += 1) {
@@ -128,6 +129,14 @@ export class Connection {
       }
     }
     this.#wait(last);
+  }
+
+  /** In which order to try: first what worked the last time, but last what worked only for a moment, twice. */
+  #names() {
+    const known = this.order.indexOf(this.memory.get() ?? "");
+    if (known < 0) return this.order;
+    const [better, name, worse] = [this.order.slice(0, known), this.order.slice(known, known + 1), this.order.slice(known + 1)];
+    return this.#shortLived < 2 ? [...name, ...better, ...worse] : [...worse, ...better, ...name];
   }
 
   /** Whether another token can be tried at once: once, until one has worked. */
@@ -170,8 +179,7 @@ export class Connection {
   #adopt(transport) {
     const before = this.current;
     this.current = transport;
-    this.#isRenewed = false;
-    this.backoff.reset();
+    this.#adoptedAt = this.host.clock.now();
     this.memory.set(transport.name);
     this.told.adopt(transport);
     before?.close();
@@ -184,6 +192,13 @@ export class Connection {
     transport.close();
     if (transport !== this.current) return;
     const turn = this.#reset();
+    const { clock, options } = this.host;
+    // One that ends as soon as it has begun did not work, whatever it said.
+    if (clock.now() - this.#adoptedAt >= options.tryTimeoutMs) {
+      this.backoff.reset();
+      this.#shortLived = 0;
+      this.#isRenewed = false;
+    } else this.#shortLived += 1;
     this.#part();
     if (error.code === "expired" && this.#renew()) return this.connect();
     if (turn !== this.#turn || this.isOver) return;
@@ -193,6 +208,7 @@ export class Connection {
 
   /** @param {TellwireError | undefined} error */
   #wait(error) {
+    if (error?.code === "expired") this.host.tokens.forget();
     const retryInMs = this.backoff.next(error?.retryAfterMs);
     this.#timer = this.host.clock.setTimeout(() => this.connect(), retryInMs);
     this.#change({ state: "disconnected", error, retryInMs });
