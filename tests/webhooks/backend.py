@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -65,17 +66,21 @@ class Backend:
     Args:
         answer: Says what each request is answered with.
         port: 0 takes a free one.
+        tls: For https.
     """
 
-    def __init__(self, answer: Answerer = lambda asked: Answer(), port: int = 0) -> None:
+    def __init__(
+        self, answer: Answerer = lambda asked: Answer(), port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.answer = answer
         self.requests: list[Asked] = []
         self.port = port
+        self._tls = tls
         self._changed = asyncio.Condition()
         self._served: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
