@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from tellwire.auth import AuthSettings, UnusableKey, Verifier
+from tellwire.auth.fetching import FetchedKeys
 from tellwire.errors import Unauthorized, Unavailable
+from tellwire.tasks import Tasks
 from tests.auth.signing import SECRET, Clock, at_once, b64, jwk, key_set, private_key, signed
 
 Check = Callable[["Keys", Verifier, Clock], Coroutine[Any, Any, None]]
@@ -276,6 +278,32 @@ def test_without_keys_the_server_is_at_fault_and_tries_again(
         keys.serve("a")
         clock.now += 6
         await verifier.verify(token("a"))
+
+    keys.serve("a")
+    check(keys, main)
+
+
+def test_an_answer_that_does_not_end(keys: Keys, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        fetched = FetchedKeys(keys.url, (), Clock(), fetch_s=0.2)
+        with pytest.raises(Unavailable):
+            await fetched.find("a", "ES256")
+        assert "there was no whole answer within 0.2 s" in caplog.text
+
+    keys.serve("a")
+    keys.may_end.clear()
+    asyncio.run(main())
+
+
+def test_a_fetch_can_be_begun_outside_a_task(keys: Keys) -> None:
+    async def main(keys: Keys, verifier: Verifier, clock: Clock) -> None:
+        found: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        tasks = Tasks()
+        tasks.start(verifier.verify(token("a")), lambda identity, exc: found.set_result((identity, exc)))
+        identity, exc = await found
+        assert exc is None
+        assert identity.user == "alice"
+        await tasks.aclose()
 
     keys.serve("a")
     check(keys, main)

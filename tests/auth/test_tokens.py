@@ -30,6 +30,7 @@ from tests.auth.signing import (
     public_pem,
     signed,
 )
+from tests.test_imports import loaded_by
 
 CLAIMS = {
     "sub": "alice",
@@ -321,6 +322,18 @@ def test_who_comes_without_a_token() -> None:
     assert anonymous.grants.may("subscribe", "news:a")
     assert not anonymous.grants.may("publish", "news:a")
     assert not anonymous.grants.may("subscribe", "secret")
+
+
+def test_patterns_of_nobody_are_checked_too() -> None:
+    with pytest.raises(ValueError, match="anonymous_publish holds a pattern of 256"):
+        Verifier(AuthSettings(token_key=SECRET, anonymous_publish=("x" * 256,)))
+
+
+def test_what_checks_tokens_is_loaded_only_where_there_are_some() -> None:
+    heavy = {"jwt", "cryptography", "httpx"}
+    assert loaded_by("import tellwire.auth").isdisjoint(heavy)
+    assert loaded_by("import tellwire.cli").isdisjoint({"jwt", "cryptography"})
+    assert "httpx" not in loaded_by("from tellwire.auth import Verifier")
 
 
 # What is remembered

@@ -43,7 +43,9 @@ class FetchedKeys(Keyring):
     anew, if the last look was not just now. Secrets in the set are passed over: whoever can fetch it knows them.
     """
 
-    def __init__(self, url: str, algorithms: tuple[str, ...], monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, url: str, algorithms: tuple[str, ...], monotonic: Callable[[], float], fetch_s: float = FETCH_S
+    ) -> None:
         super().__init__()
         try:
             httpx.URL(url)
@@ -61,6 +63,7 @@ class FetchedKeys(Keyring):
         self._shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
         self._algorithms = algorithms
         self._monotonic = monotonic
+        self._fetch_s = fetch_s
         self._fresh_until = 0.0
         self._next_fetch_at = 0.0
         self._failed = False
@@ -74,7 +77,7 @@ class FetchedKeys(Keyring):
 
     def refresh(self) -> None:
         now = self._monotonic()
-        if self._keys and now >= self._fresh_until and now >= self._next_fetch_at:
+        if self._keys and not self._is_closed and now >= max(self._fresh_until, self._next_fetch_at):
             self._start()
 
     async def find(self, kid: str | None, algorithm: str) -> Key:
@@ -105,8 +108,8 @@ class FetchedKeys(Keyring):
             self._failed = False
             self._fresh_until = self._monotonic() + min(max(age_s, FRESH_MIN_S), FRESH_MAX_S)
             self._replace(keys)
-        except TimeoutError:
-            self._complain(f"there was no whole answer within {FETCH_S:g} s")
+        except (TimeoutError, httpx.TimeoutException):
+            self._complain(f"there was no whole answer within {self._fetch_s:g} s")
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as exc:
             self._complain(f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__)
         except (_Unusable, UnusableKey) as exc:
@@ -125,8 +128,8 @@ class FetchedKeys(Keyring):
         # where the settings say and nowhere else.
         headers = {"Accept": "application/jwk-set+json, application/json", "Accept-Encoding": "identity"}
         async with (
-            asyncio.timeout(FETCH_S),
-            httpx.AsyncClient(timeout=FETCH_S, follow_redirects=False) as client,
+            asyncio.timeout(self._fetch_s),
+            httpx.AsyncClient(timeout=self._fetch_s, follow_redirects=False) as client,
             client.stream("GET", self._url, headers=headers) as answer,
         ):
             if answer.status_code != 200:

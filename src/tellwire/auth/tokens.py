@@ -13,7 +13,7 @@ from typing import Any
 import jwt
 
 from tellwire.auth.claims import check_claims, read_claims, to_identity
-from tellwire.auth.grants import Grants
+from tellwire.auth.grants import Grants, InvalidGrants
 from tellwire.auth.identity import Identity
 from tellwire.auth.keyring import FixedKeys, Keyring, KeysInFile, wrong_algorithm
 from tellwire.auth.keys import Key, UnusableKey, check_algorithms, read_key, read_key_set
@@ -139,7 +139,10 @@ def _anonymous(settings: AuthSettings) -> Identity | None:
     if not settings.anonymous_subscribe and not settings.anonymous_publish:
         return None
     can = {"subscribe": settings.anonymous_subscribe, "publish": settings.anonymous_publish}
-    return Identity(grants=Grants.of(can))
+    try:
+        return Identity(grants=Grants.of(can))
+    except InvalidGrants as exc:
+        raise InvalidGrants(str(exc).replace("can.", "anonymous_", 1)) from None
 
 
 class _Remembered:
