@@ -360,6 +360,20 @@ class SharedPresenceContract:
             assert await two.sweep() == []
 
     @on_loop
+    async def test_presence_node_back_in_the_middle_of_a_sweep_is_told(self, make_presence: MakePresence) -> None:
+        clock = Clock()
+        async with opened(make_presence(clock=clock)) as one, opened(make_presence(clock=clock), "n2") as two:
+            for client in ("c1", "c2"):
+                await one.enter(member("room", client))
+            clock.advance(LEASE_S)
+            swept = await two.sweep(1)
+            assert len(swept) == 1
+            assert await one.beat() is False
+            assert await two.sweep(1) == []
+            (left,) = await one.members("room", 10)
+            assert {left.client, swept[0].client} == {"c1", "c2"}
+
+    @on_loop
     async def test_presence_of_a_dead_node_goes_to_one_sweeper(self, make_presence: MakePresence) -> None:
         clock = Clock()
         entered = [member(f"room{number % 7}", f"c{number}", since=number) for number in range(200)]
