@@ -107,11 +107,15 @@ class PipelineFlow(FlowControl):
 
     def __init__(self, transport: asyncio.Transport, protocol: DirectHttpProtocol) -> None:
         super().__init__(transport)
-        self._protocol = protocol
+        self._protocol: DirectHttpProtocol | None = protocol
 
     def resume_reading(self) -> None:
-        if not self._protocol.has_more:
+        if self._protocol is not None and not self._protocol.has_more:
             super().resume_reading()
+
+    def let_go(self) -> None:
+        """Read no more; without this the two, which know each other, would be left to the garbage collector."""
+        self._protocol = None
 
 
 class Bounds(NamedTuple):
@@ -326,6 +330,7 @@ class DirectHttpProtocol(HttpToolsProtocol):
             protocol: Any = self.transport.get_protocol()
             protocol.visit = self.visit
         self.visit = None
+        cast(PipelineFlow, self.flow).let_go()
         self.parser = None  # type: ignore[assignment]  # as uvicorn itself does when a connection is lost
 
     def _open_directly(self) -> bool:
@@ -392,6 +397,7 @@ class DirectHttpProtocol(HttpToolsProtocol):
         if door is not None:
             door.on_gone()
         super().connection_lost(exc)
+        cast(PipelineFlow, self.flow).let_go()
 
     def shutdown(self) -> None:
         if self.door is not None:
