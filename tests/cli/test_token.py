@@ -181,6 +181,20 @@ def test_new_pairs(algorithm: str, tmp_path: Path) -> None:
     assert "signing one needs the private key" in done.stderr
 
 
+@pytest.mark.parametrize("algorithm", ["RS256", "ES384", "EdDSA"])
+def test_the_public_half_as_a_set(algorithm: str, tmp_path: Path) -> None:
+    pair, keys = tmp_path / "pair.pem", tmp_path / "keys.json"
+    pair.write_text(token("--new-key", "--algorithm", algorithm).stdout)
+    keys.write_text(token("--public", "--key-file", str(pair), "--key-id", "k1").stdout)
+    assert json.loads(keys.read_text())["keys"][0].keys().isdisjoint({"d", "p", "q"})
+    text = made("--user", "alice", "--subscribe", "a", "--key-file", str(pair), "--key-id", "k1")
+    assert identity(text, token_key=None, token_jwks=str(keys)).user == "alice"
+    assert explained(text, "--jwks", str(keys))["good"] == "yes: the signature fits the key"
+    assert explained(text, "--jwks", str(keys))["signed with"] == f"{algorithm}, key k1"
+    other = made("--user", "alice", "--key-file", str(pair), "--key-id", "k2")
+    assert "not known here (kid 'k2')" in explained(other, "--jwks", str(keys), code=1)["good"]
+
+
 def test_a_key_from_standard_input(tmp_path: Path) -> None:
     other = "another secret, just as long as that one"
     done = token("--admin", "--key-file", "-", stdin=other + "\n")

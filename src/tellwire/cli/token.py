@@ -84,7 +84,7 @@ Examples:
 @click.option("--jwks", envvar="TELLWIRE_TOKEN_JWKS", show_envvar=True, help="JWK set to check with: a file or URL.")
 @click.option("--explain", metavar="TOKEN", help="Say what a token may, and whether it is good; - is standard input.")
 @click.option("--new-key", is_flag=True, help="Print a new secret, or with --algorithm a key pair in PEM.")
-@click.option("--public", is_flag=True, help="Print the public half of the key.")
+@click.option("--public", is_flag=True, help="Print the public half of the key: in PEM, or with --key-id as a JWK set.")
 @click.pass_context
 def token(ctx: click.Context, /, **given: Any) -> None:
     """Make a token, or a key for tokens; or explain a token.
@@ -113,7 +113,7 @@ def token(ctx: click.Context, /, **given: Any) -> None:
         if given["new_key"]:
             click.echo(token_making.new_key(given["algorithm"]), nl=False)
         elif given["public"]:
-            click.echo(token_making.public_half(_key(given)), nl=False)
+            click.echo(token_making.public_half(_key(given), given["key_id"]), nl=False)
         elif given["explain"]:
             _explain(given, token_explaining)
         else:

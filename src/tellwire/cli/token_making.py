@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Callable
@@ -71,12 +72,22 @@ def new_key(algorithm: str | None) -> str:
     return pem.decode() + _public_pem(private.public_key())
 
 
-def public_half(key: bytes) -> str:
-    """Return the public key that belongs to a private one, in PEM; raise UnusableKey for a secret."""
-    public = read_key(key).public
+def public_half(key: bytes, kid: str | None = None) -> str:
+    """Return the public key that belongs to a private one; raise UnusableKey for a secret.
+
+    It is in PEM, or with a name for it a JWK set with this one key.
+    """
+    found = read_key(key)
+    public = found.public
     if isinstance(public, bytes):
         raise UnusableKey("this is a secret, which has no public half; whoever checks tokens needs it whole")
-    return _public_pem(public)
+    if kid is None:
+        return _public_pem(public)
+    algorithm = found.algorithms[0]
+    members = jwt.get_algorithm_by_name(algorithm).to_jwk(public, as_dict=True)
+    members.pop("key_ops", None)
+    jwk = {**members, "kid": kid, "use": "sig"}
+    return json.dumps({"keys": [jwk]}, indent=2) + "\n"
 
 
 def _public_pem(public: Any) -> str:
