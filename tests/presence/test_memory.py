@@ -15,13 +15,12 @@ from tellwire.presence.table import Table
 from tellwire.testing.harness import on_loop
 from tellwire.testing.members import (
     LEASE_S,
-    LastingPresenceContract,
     MakePresence,
     PresenceContract,
-    SharedPresenceContract,
     member,
     opened,
 )
+from tellwire.testing.members_left import LastingPresenceContract, SharedPresenceContract
 from tellwire.testing.members_model import PresenceModelContract
 
 

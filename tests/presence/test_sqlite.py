@@ -20,13 +20,13 @@ from tellwire.testing.harness import Clock, on_loop
 from tellwire.testing.harness import opened as opened_log
 from tellwire.testing.members import (
     LEASE_S,
-    LastingPresenceContract,
     MakePresence,
     PresenceContract,
     member,
     opened,
     sweep_all,
 )
+from tellwire.testing.members_left import LastingPresenceContract
 from tellwire.testing.members_model import PresenceModelContract
 
 
