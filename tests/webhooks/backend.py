@@ -66,21 +66,27 @@ class Backend:
     Args:
         answer: Says what each request is answered with.
         port: 0 takes a free one.
+        host: Where to listen.
         tls: For https.
     """
 
     def __init__(
-        self, answer: Answerer = lambda asked: Answer(), port: int = 0, tls: ssl.SSLContext | None = None
+        self,
+        answer: Answerer = lambda asked: Answer(),
+        port: int = 0,
+        host: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.answer = answer
         self.requests: list[Asked] = []
         self.port = port
+        self._host = host
         self._tls = tls
         self._changed = asyncio.Condition()
         self._served: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, ssl=self._tls)
+        self._server = await asyncio.start_server(self._accept, self._host, self.port, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -42,11 +42,12 @@ async def test_nobody_else_is_told_anything(certificate: Certificate, caplog: py
 
 @on_loop
 async def test_a_certificate_for_another_host_is_not_enough(
-    certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+    certificate: Certificate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.cert))
-    async with Backend(tls=server_context(certificate)) as backend:
-        async with asking(f"https://ip6-localhost.localhost:{backend.port}", hook_retries=0) as hooks:
+    async with Backend(host="127.0.0.2", tls=server_context(certificate)) as backend:
+        async with asking(f"https://127.0.0.2:{backend.port}", hook_retries=0) as hooks:
             with pytest.raises(HookFailed):
                 await hooks.ask_subscribe(ANN, "room:1")
         assert backend.requests == []
+    assert "not valid for '127.0.0.2'" in caplog.text
