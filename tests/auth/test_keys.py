@@ -72,26 +72,26 @@ def encrypted() -> str:
     return text.decode()
 
 
-@pytest.mark.parametrize(
-    ("text", "algorithms", "says"),
-    [
-        ("", (), "the secret has 0 bytes"),
-        ("x" * 31, (), "the secret has 31 bytes, and HS256 needs at least 32"),
-        ("x" * 32, ("HS512",), "the secret has 32 bytes, and HS512 needs at least 64"),
-        ("x" * 32, ("RS256",), "a secret cannot be used with RS256"),
-        (pem(rsa.generate_private_key(65537, 1024)), (), "has 1024 bits; it needs at least 2048"),
-        (pem(ec.generate_private_key(ec.SECP256K1())), (), "this kind of key is not used here"),
-        (pem(ed448.Ed448PrivateKey.generate()), (), "this kind of key is not used here"),
-        (pem(private_key("RS256")), ("HS256",), "an RSA key cannot be used with HS256"),
-        (pem(private_key("ES256")), ("ES384",), "a key on secp256r1 cannot be used with ES384"),
-        (pem(private_key("ES256"))[:100], (), "there is no whole public key"),
-        (pem(private_key("ES256")).replace("M", "!"), (), "cannot be read"),
-        ("-----BEGIN DH PARAMETERS-----\nAAAA\n-----END DH PARAMETERS-----", (), "there is no whole public key"),
-        (encrypted(), (), "is encrypted"),
-        (json.dumps(jwk(private_key("ES256"))), (), "looks like a JWK"),
-        ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEb example", (), "key of SSH"),
-    ],
-)
+UNUSABLE: list[tuple[str, tuple[str, ...], str]] = [
+    ("", (), "the secret has 0 bytes"),
+    ("x" * 31, (), "the secret has 31 bytes, and HS256 needs at least 32"),
+    ("x" * 32, ("HS512",), "the secret has 32 bytes, and HS512 needs at least 64"),
+    ("x" * 32, ("RS256",), "a secret cannot be used with RS256"),
+    (pem(rsa.generate_private_key(65537, 1024)), (), "has 1024 bits; it needs at least 2048"),
+    (pem(ec.generate_private_key(ec.SECP256K1())), (), "this kind of key is not used here"),
+    (pem(ed448.Ed448PrivateKey.generate()), (), "this kind of key is not used here"),
+    (pem(private_key("RS256")), ("HS256",), "an RSA key cannot be used with HS256"),
+    (pem(private_key("ES256")), ("ES384",), "a key on secp256r1 cannot be used with ES384"),
+    (pem(private_key("ES256"))[:100], (), "there is no whole public key"),
+    (pem(private_key("ES256")).replace("M", "!"), (), "cannot be read"),
+    ("-----BEGIN DH PARAMETERS-----\nAAAA\n-----END DH PARAMETERS-----", (), "there is no whole public key"),
+    (encrypted(), (), "is encrypted"),
+    (json.dumps(jwk(private_key("ES256"))), (), "looks like a JWK"),
+    ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEb example", (), "key of SSH"),
+]
+
+
+@pytest.mark.parametrize(("text", "algorithms", "says"), UNUSABLE, ids=[says for _, _, says in UNUSABLE])
 def test_keys_that_cannot_be_used_say_why(text: str, algorithms: tuple[str, ...], says: str) -> None:
     with pytest.raises(UnusableKey, match=re.escape(says)):
         read_key(text, algorithms)
