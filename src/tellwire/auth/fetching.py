@@ -48,7 +48,7 @@ class FetchedKeys(Keyring):
     ) -> None:
         super().__init__()
         try:
-            httpx.URL(url)
+            address = httpx.URL(url)
             parts = urlsplit(url)
             if not parts.hostname or parts.port == 0:
                 raise ValueError("it names no host that could be reached")
@@ -58,9 +58,10 @@ class FetchedKeys(Keyring):
             raise UnusableKey(f"{', '.join(algorithms)} needs a secret, and no secret is taken from a URL")
         if parts.scheme == "http" and not is_loopback(parts.netloc.rpartition("@")[2]):
             _log.warning("keys of tokens come over plain http: who can change the answer on its way can make tokens")
-        self._url = url
-        # The URL may hold a password.
-        self._shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        # The URL may hold a password, which neither we nor the HTTP client shall write into a log.
+        self._url = address.copy_with(userinfo=b"")
+        self._login = (address.username, address.password) if address.userinfo else None
+        self._shown = str(self._url.copy_with(query=None, fragment=None))
         self._algorithms = algorithms
         self._monotonic = monotonic
         self._fetch_s = fetch_s
@@ -130,7 +131,7 @@ class FetchedKeys(Keyring):
         async with (
             asyncio.timeout(self._fetch_s),
             httpx.AsyncClient(timeout=self._fetch_s, follow_redirects=False) as client,
-            client.stream("GET", self._url, headers=headers) as answer,
+            client.stream("GET", self._url, headers=headers, auth=self._login) as answer,
         ):
             if answer.status_code != 200:
                 raise _Unusable(f"the answer has the status {answer.status_code}")
