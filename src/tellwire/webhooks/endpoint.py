@@ -103,15 +103,9 @@ class Endpoint:
         self._timeout_s = settings.hook_timeout_s
         self._retries = settings.hook_retries
         self._around = around
-        # A transport and not a client: it keeps no cookies, follows no redirects, logs no URLs and minds no proxies.
-        self._transport = httpx.AsyncHTTPTransport(
-            verify=tls or False,
-            limits=httpx.Limits(
-                max_connections=settings.hook_concurrency,
-                max_keepalive_connections=settings.hook_concurrency,
-                keepalive_expiry=KEEP_ALIVE_S,
-            ),
-        )
+        self._tls = tls
+        self._transports: list[httpx.AsyncHTTPTransport] = []
+        self._idle: list[httpx.AsyncHTTPTransport] = []
         self.concurrency = settings.hook_concurrency
         self._slots = asyncio.Semaphore(settings.hook_concurrency)
         self._waiting = 0
@@ -159,8 +153,8 @@ class Endpoint:
             raise self._no_answer(permit, f"{type(exc).__name__} {exc}".strip(), sent=sent) from None
         except TimeoutError:
             if deadline - now < self._timeout_s / 2:
-                self.breaker.given_up(permit)  # most of its time went by in the queue: not the backend's fault
-                raise Unreachable("slow", "too little time was left") from None
+                self.breaker.given_up(permit)  # most of its time went by in the queue: not this request's fault
+                raise Unreachable("busy", "too little time was left") from None
             raise self._no_answer(permit, f"no answer in {deadline - now:.3g} s", slow=True) from None
         except BaseException:
             self.breaker.given_up(permit)  # who asked hung up, or had a shorter deadline of its own
@@ -185,16 +179,31 @@ class Endpoint:
             },
             content=body,
         )
-        response = await self._transport.handle_async_request(request)
+        transport = self._idle.pop() if self._idle else self._new_transport()
         try:
-            answer = bytearray()
-            async for chunk in response.aiter_raw():
-                answer += chunk
-                if len(answer) > ANSWER_MAX_BYTES:
-                    raise self.bad(f"answered with more than {ANSWER_MAX_BYTES} bytes")
-            return response.status_code, bytes(answer)
+            response = await transport.handle_async_request(request)
+            try:
+                answer = bytearray()
+                async for chunk in response.aiter_raw():
+                    answer += chunk
+                    if len(answer) > ANSWER_MAX_BYTES:
+                        raise self.bad(f"answered with more than {ANSWER_MAX_BYTES} bytes")
+                return response.status_code, bytes(answer)
+            finally:
+                await response.aclose()
         finally:
-            await response.aclose()
+            self._idle.append(transport)
+
+    def _new_transport(self) -> httpx.AsyncHTTPTransport:
+        # A transport and not a client: it keeps no cookies, follows no redirects, logs no URLs and minds no proxies.
+        # One for each connection, the one used last first: for every request, a pool looks at all it has (httpcore
+        # 1.0; with 64 connections that took as long as all the rest).
+        transport = httpx.AsyncHTTPTransport(
+            verify=self._tls or False,  # False where no URL is https
+            limits=httpx.Limits(max_connections=1, keepalive_expiry=KEEP_ALIVE_S),
+        )
+        self._transports.append(transport)
+        return transport
 
     @asynccontextmanager
     async def _slot(self, client: str | None, deadline: float) -> AsyncIterator[None]:
@@ -215,7 +224,7 @@ class Endpoint:
                         await held.enter_async_context(lane.slots)
                         await held.enter_async_context(self._slots)
                 except TimeoutError:
-                    raise Unreachable("slow", "no slot became free", sent=False) from None
+                    raise Unreachable("busy", "no slot became free", sent=False) from None
                 finally:
                     self._waiting -= 1
                     lane.waiting -= 1
@@ -250,7 +259,8 @@ class Endpoint:
 
     async def aclose(self) -> None:
         """Close the connections; may be called twice."""
-        await self._transport.aclose()
+        for transport in self._transports:
+            await transport.aclose()
 
 
 def sign(secret: bytes, stamp: int, body: bytes) -> str:
