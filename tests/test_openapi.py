@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +28,7 @@ from tellwire.node import Node
 from tellwire.openapi import document
 from tellwire.protocol.commands import Call, Presence, Publish, Send
 from tellwire.server import make_app
-from tests.serving import Server
+from tests.serving import ROOT, WATCHDOG_S, Server
 from tests.wires import Http, Response
 
 METHODS = ("get", "head", "post")
@@ -215,3 +219,36 @@ def test_health_is_as_described(server: Server) -> None:
     assert answer.status == 200
     assert answer.headers["content-type"].startswith("text/plain")
     assert "tellwire_connections" in answer.body.decode()
+
+
+def test_generated_client_publishes_and_reads(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "openapi.json").write_text(json.dumps(described()))
+    run(
+        tmp_path,
+        *("-m", "openapi_python_client", "generate", "--path", "openapi.json"),
+        *("--meta", "none", "--output-path", "generated"),
+    )
+    said = run(tmp_path, str(ROOT / "tests" / "generated_client.py"), "generated", str(server.port))
+    assert json.loads(said) == {
+        "ready": True,
+        "kinds": ["Placed", "Placed", "Placed", "NotPlaced", "Problem", "Page", "MessagePush", "MessagePush"],
+        "is_same": True,
+        "codes": ["invalid_channel", "invalid_channel"],
+        "data": [{"text": "hi"}, 2],
+        "is_whole": True,
+    }
+
+
+def run(folder: Path, *arguments: str) -> str:
+    """Run Python on something, in a folder whose packages it can import; return what it said."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=WATCHDOG_S,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
