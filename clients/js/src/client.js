@@ -29,7 +29,6 @@ import { Tokens } from "./tokens.js";
  * @property {number} [heartbeatMs] The server's interval, where it does not tell; default 25,000.
  * @property {number} [longPollMs] How long a long poll waits; default 25,000.
  * @property {number} [pollMs] Between two short polls; default 2,000.
- * @property {number} [presenceRenewMs] Between two renewals of a member's lease over HTTP; default 20,000.
  * @property {number} [outboxMaxMessages] Publishes that may wait; default 1,000.
  * @property {number} [outboxMaxChars] Their JSON together; default 4,000,000.
  * @property {number} [idempotencyWindowMs] How long the server remembers ids; default 300,000.
@@ -59,7 +58,6 @@ const DEFAULTS = {
   heartbeatMs: 25_000,
   longPollMs: 25_000,
   pollMs: 2000,
-  presenceRenewMs: 20_000,
   outboxMaxMessages: 1000,
   outboxMaxChars: 4_000_000,
   idempotencyWindowMs: 300_000,
@@ -108,6 +106,7 @@ export class Tellwire extends Emitter {
       rooms: new Map(),
       readings: () => new Map([...this.#subscriptions].filter(([, { isWanted }]) => isWanted)),
       push: (push, epoch, transport) => this.#push(push, epoch, transport),
+      gap: (gap) => this.#gap(gap),
       isCurrent: (transport) => transport === this.#connection.current,
       lost: (transport, error) => this.#connection.lost(transport, error),
     };
@@ -205,15 +204,11 @@ export class Tellwire extends Emitter {
     if (!room) {
       room = new Presence(channel, {
         ask: (asked) => this.#present(asked),
-        ended: () => {
-          rooms.delete(channel);
-          this.#syncSoon();
-        },
+        ended: () => void rooms.delete(channel),
       });
       rooms.set(channel, room);
       const made = room;
       queueMicrotask(() => this.#present(made).catch(() => {}));
-      this.#syncSoon();
     }
     return room;
   }
@@ -270,8 +265,16 @@ export class Tellwire extends Emitter {
     const transport = this.#connection.current;
     if (!transport) return; // asked again with the next connection
     const isWatched = this.#host.rooms.get(room.channel) === room;
-    const reply = await transport.present(room, isWatched);
-    this.#host.client ??= reply?.client;
+    room.expect();
+    try {
+      const reply = await transport.present(room, isWatched);
+      this.#host.client = reply?.client || this.#host.client;
+      room.know(reply, isWatched);
+    } catch (error) {
+      room.fail(asError(error));
+      throw error;
+    }
+    this.#sync();
   }
 
   /**
@@ -315,7 +318,18 @@ export class Tellwire extends Emitter {
       if (push.seq === undefined ? this.#host.isCurrent(transport) : this.#host.inbox.take(epoch, push.seq)) {
         this.emit("signal", push);
       }
-    } else if (["join", "update", "leave", "count"].includes(push.type)) this.#host.rooms.get(push.channel)?.take(push);
+    } else if (["join", "update", "leave", "count"].includes(push.type)) {
+      this.#host.rooms.get(push.channel)?.take(push, epoch);
+    }
+  }
+
+  /** @param {import("./wire.js").Gap} gap */
+  #gap(gap) {
+    if (gap.reason === "epoch") this.#host.inbox.gap(gap);
+    for (const room of this.#host.rooms.values()) {
+      const isConcerned = gap.reason === "epoch" || gap.channels.includes(`$presence:${room.channel}`);
+      if (isConcerned) this.#present(room).catch(() => {});
+    }
   }
 
   /** @param {State} state */

@@ -1,8 +1,9 @@
 import { Backoff } from "./backoff.js";
 import { TellwireError, asError } from "./errors.js";
-import { LongPollTransport } from "./transports/longpoll.js";
-import { PollTransport } from "./transports/poll.js";
-import { SseTransport } from "./transports/sse.js";
+import { HttpTransport } from "./transports/http.js";
+import { LongPollLane } from "./transports/longpoll.js";
+import { PollLane } from "./transports/poll.js";
+import { SseLane } from "./transports/sse.js";
 import { WebSocketTransport } from "./transports/websocket.js";
 
 /**
@@ -12,10 +13,11 @@ import { WebSocketTransport } from "./transports/websocket.js";
  * @property {number} batches See outbox.js.
  * @property {() => Promise<void>} open Resolves when everything wanted is being read; rejects where that fails.
  * @property {() => void} close Nothing is told from here on.
- * @property {() => Promise<void>[]} sync What is wanted has changed.
+ * @property {() => void} sync What is wanted has changed.
  * @property {(texts: string[]) => Promise<import("./outbox.js").Answers>} publish
  * @property {(command: Record<string, any> & {type: string}, timeoutMs?: number) => Promise<any>} request
- * @property {(room: import("./presence.js").Presence, isWatched: boolean) => Promise<any>} present
+ * @property {(room: import("./presence.js").Presence, isWatched: boolean) => Promise<import("./wire.js").PresenceReply | undefined>} present
+ *   Be in a channel or not, watch it or not; and who is there.
  * @property {() => void} verify Is the server still there? Where not, that is to be noticed soon.
  *
  * What a transport knows of the client.
@@ -27,10 +29,11 @@ import { WebSocketTransport } from "./transports/websocket.js";
  * @property {import("./outbox.js").Outbox} outbox
  * @property {string} session
  * @property {string | undefined} client
- * @property {import("./cursor.js").Place} inbox
+ * @property {import("./cursor.js").Place} inbox Up to where this client had what was said to it alone.
  * @property {Map<string, import("./presence.js").Presence>} rooms
  * @property {() => Map<string, import("./subscription.js").Subscription>} readings What is to be read now.
  * @property {(push: any, epoch: string, transport: Transport) => void} push Takes what is no message.
+ * @property {(gap: import("./wire.js").Gap) => void} gap Takes what a gap means but for messages.
  * @property {(transport: Transport) => boolean} isCurrent
  * @property {(transport: Transport, error: TellwireError) => void} lost It was open, and is over.
  *
@@ -41,12 +44,12 @@ import { WebSocketTransport } from "./transports/websocket.js";
  *   | {state: "failed", error: TellwireError} | {state: "closed"}} State
  */
 
-/** @type {Record<string, new (host: Host) => Transport>} */
+/** @type {Record<string, (host: Host) => Transport>} */
 const TRANSPORTS = {
-  websocket: WebSocketTransport,
-  sse: SseTransport,
-  longpoll: LongPollTransport,
-  poll: PollTransport,
+  websocket: (host) => new WebSocketTransport(host),
+  sse: (host) => new HttpTransport(host, "sse", SseLane),
+  longpoll: (host) => new HttpTransport(host, "longpoll", LongPollLane),
+  poll: (host) => new HttpTransport(host, "poll", PollLane),
 };
 const LONGEST_UPGRADE_MS = 600_000;
 
@@ -155,7 +158,7 @@ export class Connection {
   /** Open a transport within its deadline. @param {string} name */
   async #try(name) {
     const { clock, options } = this.host;
-    const transport = new /** @type {new (host: Host) => Transport} */ (TRANSPORTS[name])(this.host);
+    const transport = /** @type {(host: Host) => Transport} */ (TRANSPORTS[name])(this.host);
     this.#candidate = transport;
     /** @type {unknown} */
     let timer;

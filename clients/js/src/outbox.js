@@ -32,6 +32,8 @@ export class Outbox {
   #entries = [];
   #chars = 0;
   #batches = 0;
+  /** One by one, until everything is through: what follows one that is refused for now must not overtake it. */
+  #isCareful = false;
   /** @type {Sender | undefined} */
   #sender;
   /** @type {unknown} */
@@ -106,9 +108,12 @@ export class Outbox {
 
   /** Send what waits, in order, as far as the sender takes it. */
   #pump() {
-    while (this.#sender && this.#timer === undefined && this.#batches < this.#sender.batches) {
+    while (this.#sender && this.#timer === undefined && this.#batches < (this.#isCareful ? 1 : this.#sender.batches)) {
       const batch = this.#nextBatch();
-      if (batch.length === 0) return;
+      if (batch.length === 0) {
+        this.#isCareful &&= this.#entries.length > 0;
+        return;
+      }
       void this.#send(this.#sender, batch);
     }
   }
@@ -125,7 +130,7 @@ export class Outbox {
         continue;
       }
       chars += entry.text.length;
-      if (batch.length > 0 && (batch.length >= BATCH_MESSAGES || chars > BATCH_CHARS)) break;
+      if (batch.length > 0 && (this.#isCareful || batch.length >= BATCH_MESSAGES || chars > BATCH_CHARS)) break;
       batch.push(entry);
     }
     for (const entry of batch) {
@@ -163,6 +168,7 @@ export class Outbox {
     if (!isCurrent || this.#sender !== sender) return;
     if (again === undefined) this.backoff.reset();
     else {
+      this.#isCareful = true;
       this.clock.clearTimeout(this.#timer);
       this.#timer = this.clock.setTimeout(() => {
         this.#timer = undefined;

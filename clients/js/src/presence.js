@@ -1,3 +1,4 @@
+import { Place } from "./cursor.js";
 import { Emitter } from "./emitter.js";
 
 /**
@@ -8,8 +9,9 @@ import { Emitter } from "./emitter.js";
  * @property {Member} join
  * @property {Member} update
  * @property {Member} leave
- * @property {Map<string, Member>} members Who is there has changed.
+ * @property {Map<string, Member>} members Who is there has changed, or is known now.
  * @property {Count} count
+ * @property {import("./errors.js").TellwireError} error
  */
 
 /**
@@ -24,12 +26,13 @@ export class Presence extends Emitter {
   users = 0;
   /** Whether this client is to be a member. */
   isIn = false;
+  /** @internal Up to where it is known who is there. */
+  place = new Place();
   /** @type {any} */
-  state = undefined;
-  #epoch = "";
-  /** Up to here the members are known. */
-  #seq = -1;
-  /** What came while the members were asked for. @type {import("./wire.js").PresencePush[] | undefined} */
+  #state = undefined;
+  /** Whether the server may take this client for a member. */
+  #wasIn = false;
+  /** What came while the members were asked for. @type {[push: import("./wire.js").PresencePush, epoch: string][] | undefined} */
   #early;
 
   /**
@@ -42,24 +45,37 @@ export class Presence extends Emitter {
     this.host = host;
   }
 
-  /** Become a member, or say something new of oneself. @param {any} [state] */
+  /** Become a member, or say something new of oneself; without a connection, with the next one. @param {any} [state] */
   async enter(state) {
+    const wasIn = this.isIn;
     this.isIn = true;
-    this.state = state;
-    await this.host.ask(this);
+    if (state !== undefined) this.#state = state;
+    try {
+      await this.host.ask(this);
+    } catch (error) {
+      this.isIn = wasIn;
+      throw error;
+    }
   }
 
   /** Be a member no more; go on watching. */
   async leave() {
     this.isIn = false;
-    this.state = undefined;
+    this.#state = undefined;
     await this.host.ask(this);
   }
 
   /** Leave, and watch no more. */
   async close() {
     this.host.ended();
-    if (this.isIn) await this.leave();
+    await this.leave();
+  }
+
+  /** What the server is asked for. @internal */
+  get wish() {
+    const enter = this.isIn ? true : this.#wasIn ? false : undefined;
+    if (this.isIn) this.#wasIn = true;
+    return { channel: this.channel, enter, state: this.isIn ? this.#state : undefined };
   }
 
   /** The members are being asked for. @internal */
@@ -67,43 +83,54 @@ export class Presence extends Emitter {
     this.#early ??= [];
   }
 
-  /** They came. @internal @param {import("./wire.js").PresenceReply} reply */
-  know(reply) {
-    const [epoch = "", seq] = (reply.cursor ?? "").split(".");
+  /** They came. @internal @param {import("./wire.js").PresenceReply | undefined} reply @param {boolean} isWatched */
+  know(reply, isWatched) {
+    if (!this.isIn) this.#wasIn = false;
+    const early = this.#early ?? [];
+    this.#early = undefined;
+    if (!reply || !isWatched) return;
     const before = this.members;
-    this.#epoch = epoch;
-    this.#seq = seq === undefined ? -1 : Number(seq);
+    this.place = new Place();
+    this.place.at(reply.cursor);
     this.members = new Map((reply.members ?? []).map((member) => [member.client, member]));
-    this.#count(reply);
     for (const member of before.values()) if (!this.members.has(member.client)) this.emit("leave", member);
     for (const member of this.members.values()) {
       const known = before.get(member.client);
       if (!known) this.emit("join", member);
       else if (JSON.stringify(known) !== JSON.stringify(member)) this.emit("update", member);
     }
+    this.#count(reply);
     this.emit("members", this.members);
-    const early = this.#early ?? [];
-    this.#early = undefined;
-    for (const push of early) this.take(push);
+    for (const [push, epoch] of early) this.take(push, epoch);
   }
 
-  /** @internal @param {import("./wire.js").PresencePush} push */
-  take(push) {
-    if (this.#early) return void this.#early.push(push);
-    if (push.seq !== undefined) {
-      if (push.seq <= this.#seq) return;
-      this.#seq = push.seq;
-    }
+  /** It cannot be known, or not be entered. @internal @param {import("./errors.js").TellwireError} error */
+  fail(error) {
+    this.#early = undefined;
+    if (error.code === "disconnected" || error.code === "timeout") return; // asked again with the next connection
+    this.place = new Place();
+    this.emit("error", error);
+  }
+
+  /** @internal @param {import("./wire.js").PresencePush} push @param {string} epoch */
+  take(push, epoch) {
+    if (this.#early) return void this.#early.push([push, epoch]);
+    if (push.seq !== undefined && !this.place.take(epoch, push.seq)) return;
     const { type, member } = push;
-    if (type === "count") return this.#count({ clients: push.clients ?? 0, users: push.users ?? 0 });
+    if (type === "count") {
+      // Too many to name from now on.
+      this.members = new Map();
+      return this.#count({ clients: push.clients ?? 0, users: push.users ?? 0 });
+    }
     if (!member) return;
     const has = this.members.has(member.client);
     if (type === "leave") this.members.delete(member.client);
     else this.members.set(member.client, member);
     if (type === "leave" && !has) return;
-    const users = new Set([...this.members.values()].map(({ user, client }) => user ?? client)).size;
     this.emit(type === "leave" ? "leave" : has ? "update" : "join", member);
-    this.#count({ clients: this.members.size, users });
+    // Who has no name is counted as one of their own.
+    const users = new Set([...this.members.values()].map(({ user, client }) => (user === undefined ? [client] : user)));
+    this.#count({ clients: this.members.size, users: users.size });
     this.emit("members", this.members);
   }
 

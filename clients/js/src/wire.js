@@ -58,10 +58,10 @@
  *
  * @typedef {object} PresenceReply
  * @property {string} channel
- * @property {string} [client]
+ * @property {string} client The asker's own.
  * @property {Member[] | null} members Null where there are too many to name.
  * @property {number} clients
  * @property {number} users
- * @property {string} [cursor]
+ * @property {string} cursor Nothing after it is in it yet.
  */
 export {};

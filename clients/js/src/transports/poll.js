@@ -1,13 +1,10 @@
-import { HttpTransport } from "./http.js";
+import { Lane } from "./lane.js";
 
 /** Ask, take what there is, wait, ask again (spec/protocol.md, section 8.3). */
-export class PollTransport extends HttpTransport {
-  /** @override */
-  name = "poll";
-
-  /** @override @param {{channels: string[], since: string | undefined, signal: AbortSignal, live: () => void}} what */
+export class PollLane extends Lane {
+  /** @override @param {import("./lane.js").Turn} turn */
   async read({ channels, since, signal, live }) {
-    const page = await this.page(this.query(channels, { since, limit: 1000 }), signal);
+    const page = await this.page(this.query(channels, { since, limit: 1000, presence: this.attendance }), signal);
     this.take(page);
     live();
     // As long as there is something there may be more.

@@ -1,32 +1,22 @@
 import { split } from "../cursor.js";
 import { TellwireError, closed } from "../errors.js";
 import { SseParser } from "../sse-parser.js";
-import { HttpTransport } from "./http.js";
+import { Lane } from "./lane.js";
 
-/** Server-Sent Events for what comes down, and POST for what goes up (spec/protocol.md, section 8.4). */
-export class SseTransport extends HttpTransport {
-  /** @override */
-  name = "sse";
-
-  /** @override @param {{channels: string[], since: string | undefined, signal: AbortSignal, live: () => void}} what */
+/** Server-Sent Events for what comes down (spec/protocol.md, section 8.4). */
+export class SseLane extends Lane {
+  /** @override @param {import("./lane.js").Turn} turn */
   async read({ channels, since, signal, live }) {
     const { http, clock, options } = this.host;
-    const query = this.query(channels, { since, envelope: 1 });
     const parser = new SseParser((event) => this.#take(event));
-    /** @type {unknown} */
-    let watchdog;
     const silence = new AbortController();
     const stop = () => silence.abort();
     signal.addEventListener("abort", stop);
-    /** Where the stream is: it reads all its channels in order, so each of them has had what is before. */
-    const reached = () => {
-      for (const reading of this.round.values()) {
-        if (reading.isWanted && parser.lastEventId) reading.place.at(parser.lastEventId);
-      }
-    };
+    /** @type {unknown} */
+    let watchdog;
     try {
       await http.ask("v1/events", {
-        query,
+        query: this.query(channels, { since, envelope: 1, presence: this.attendance }),
         headers: { Accept: "text/event-stream" },
         signal: silence.signal,
         timeoutMs: options.tryTimeoutMs,
@@ -50,16 +40,17 @@ export class SseTransport extends HttpTransport {
     } finally {
       clock.clearTimeout(watchdog);
       signal.removeEventListener("abort", stop);
-      reached();
+      if (parser.lastEventId) this.reached(parser.lastEventId);
     }
-    if (signal.aborted) return;
-    throw new TellwireError("disconnected", "the stream ended", { retryAfterMs: parser.retryMs ?? undefined });
+    if (!signal.aborted) {
+      throw new TellwireError("disconnected", "the stream ended", { retryAfterMs: parser.retryMs ?? undefined });
+    }
   }
 
   /** @param {{event: string, data: string, id: string}} event */
   #take({ event, data, id }) {
     const push = JSON.parse(data);
-    if (event === "gap") for (const reading of this.round.values()) reading.gap(push);
+    if (event === "gap") this.gap(push);
     else if (event === "closing") throw closed(push.code, push.reason, push.reconnect_in_ms);
     else this.push(push, split(id)?.[0] ?? "");
   }

@@ -9,6 +9,8 @@ export class WebSocketTransport {
   batches = 16;
   /** What is read, and whether the server said so yet. @type {Map<string, {reading: Subscription, live: boolean}>} */
   #read = new Map();
+  /** Channels that the server reads for this connection by itself. @type {Set<string>} */
+  #own = new Set();
   /** @type {Map<number, {resolve: (reply: any) => void, reject: (error: TellwireError) => void}>} */
   #pending = new Map();
   #ref = 0;
@@ -50,9 +52,9 @@ export class WebSocketTransport {
       this.#socket = socket;
       socket.onopen = () => {
         const { session } = host;
-        this.#command({ type: "connect", session, token, since: host.inbox.cursor ?? undefined }).then((reply) => {
+        this.#command({ type: "connect", session, token }).then((reply) => {
           this.#connected(reply);
-          return Promise.all(this.sync());
+          return this.#sync();
         }).then(resolve, reject);
       };
       socket.onmessage = (event) => this.#receive(JSON.parse(event.data));
@@ -61,6 +63,7 @@ export class WebSocketTransport {
     });
     this.#isOpen = true;
     this.#over = (error) => host.lost(this, error);
+    this.sync();
   }
 
   close() {
@@ -85,16 +88,20 @@ export class WebSocketTransport {
     if (isNews || !this.#isOpen) this.#over(error);
   }
 
-  /** Read what is wanted now, and no more. */
   sync() {
-    if (!this.#isConnected || this.#isOver) return [];
+    if (this.#isOpen) void this.#sync();
+  }
+
+  /** Read what is wanted now, and no more. */
+  async #sync() {
     const wanted = this.host.readings();
     for (const [channel, { reading }] of this.#read) {
       if (wanted.get(channel) === reading) continue;
       this.#read.delete(channel);
       this.#command({ type: "unsubscribe", channel }).catch(() => {});
     }
-    return [...wanted].filter(([channel]) => !this.#read.has(channel)).map(([, reading]) => this.#subscribe(reading));
+    const missing = [...wanted].filter(([channel]) => !this.#read.has(channel));
+    await Promise.all(missing.map(([, reading]) => this.#subscribe(reading)));
   }
 
   /** @param {Subscription} reading */
@@ -116,7 +123,11 @@ export class WebSocketTransport {
       if (this.#isOver) return; // whoever opened the connection, or lost it, knows
       // A server that is busy has said nothing about the channel.
       if (error.isBusy || error.code === "internal") this.#end(error);
-      else if (this.#read.get(channel) === entry) {
+      else if (this.#own.delete(channel)) {
+        // The token has it read by itself, but from another place.
+        this.#command({ type: "unsubscribe", channel }).catch(() => {});
+        if (this.#read.get(channel) === entry) await this.#subscribe(reading);
+      } else if (this.#read.get(channel) === entry) {
         this.#read.delete(channel);
         reading.end(error);
       }
@@ -143,12 +154,9 @@ export class WebSocketTransport {
   }
 
   /** @param {import("../presence.js").Presence} room @param {boolean} isWatched */
-  async present(room, isWatched) {
-    const { channel, isIn, state } = room;
-    if (isWatched) room.expect();
-    const reply = await this.#command({ type: "presence", channel, enter: isIn, watch: isWatched, state });
-    if (isWatched) room.know(reply);
-    return reply;
+  present(room, isWatched) {
+    const since = this.host.inbox.cursor ?? undefined;
+    return this.#command({ type: "presence", ...room.wish, watch: isWatched, since });
   }
 
   /** Something may have happened while nobody looked: is it still there? */
@@ -218,6 +226,9 @@ export class WebSocketTransport {
       case "error":
         this.#said = new TellwireError(push.code, push.message, { retryAfterMs: push.retry_after_ms });
         break;
+      case "subscribed":
+        this.#own.add(push.channel);
+        break;
       case "unsubscribed": {
         const entry = this.#read.get(push.channel);
         this.#read.delete(push.channel);
@@ -234,6 +245,7 @@ export class WebSocketTransport {
     if (!gap) return;
     if (gap.reason === "epoch") this.#epoch = split(gap.to)?.[0] ?? this.#epoch;
     for (const { reading, live } of this.#read.values()) if (live) reading.gap(gap);
+    this.host.gap(gap);
   }
 
   /** @param {any} reply */
@@ -242,6 +254,7 @@ export class WebSocketTransport {
     this.#epoch = reply.epoch;
     this.#heartbeatMs = this.host.options.heartbeatMs = reply.heartbeat_ms;
     this.host.client = reply.client;
+    if (this.host.inbox.cursor === null) this.host.inbox.at(reply.cursor);
     this.#expires(reply.expires_in_ms);
     this.#listen(this.#patienceMs());
   }
