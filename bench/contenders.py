@@ -7,11 +7,13 @@ import secrets
 import shlex
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 PEERS = Path(__file__).parent / "peers"
 PAYLOAD_BYTES = 126
+TOKENS = 4000
+"""Tokens made for a row; at most as many clients come."""
 
 Talk = Mapping[str, object]
 
@@ -66,13 +68,13 @@ def recovering(cursor: str, messages: int) -> Talk:
     return talk
 
 
-def tellwire(broker: str = "memory://", name: str = "Tellwire") -> Contender:
-    """Return Tellwire with its default settings, on one of its brokers."""
+def tellwire(broker: str = "memory://", name: str = "Tellwire", *, more: str = "") -> Contender:
+    """Return Tellwire with its default settings, on one of its brokers; `more` is added to its command."""
 
     def command(places: Places, port: int) -> list[str]:
         return [
-            part.format(port=port, broker=broker.format(cache=places.cache), python=places.python)
-            for part in shlex.split(places.server_command)
+            part.format(port=port, broker=broker.format(cache=places.cache), python=places.python, cache=places.cache)
+            for part in shlex.split(f"{places.server_command} {more}")
         ]
 
     talks = {
@@ -92,7 +94,33 @@ def tellwire(broker: str = "memory://", name: str = "Tellwire") -> Contender:
         },
         "acks": {**_WS, "message": _publish("bench")},
     }
-    return Contender(name, "default settings", command, talks)
+    settings = "default settings, but one connection may publish as much as it can"
+    return Contender(name, f"{settings}; {more}" if more else settings, command, talks)
+
+
+def with_tokens(algorithm: str, cache: Path) -> Contender:
+    """Return Tellwire with a key, and with a token for each client, made afresh and kept in `cache`."""
+    from tellwire.cli.token_making import make_token, new_key
+
+    key = cache / f"{algorithm}.key"
+    tokens = cache / f"{algorithm}.tokens"
+    key.write_text(new_key(algorithm))
+    claims = {"can": {"subscribe": ["bench"], "publish": ["bench"]}}
+    secret = key.read_bytes()
+    lines = [make_token({**claims, "sub": f"user{n}"}, secret, 3600, algorithm) for n in range(TOKENS)]
+    tokens.write_text("\n".join(lines) + "\n")
+    plain = tellwire(name=f"Tellwire, {algorithm}", more=f"--token-key-file {{cache}}/{key.name}")
+    talk = {**plain.talks["fan"], "sub_path": "/v1/ws?token={token}", "tokens": str(tokens)}
+    del talk["pub_path"]
+    return replace(plain, talks={"fan": talk})
+
+
+BARE = Contender(
+    "Tellwire's bare core",
+    "the same, but that nothing of what came after the core (limits, rights, hooks, counters) is asked for a publish",
+    lambda places, port: [str(places.python), str(Path(__file__).parent / "bare_core.py"), str(port)],
+    {"acks": {**_WS, "message": _publish("bench")}},
+)
 
 
 def _python_peer(script: str, *arguments: str) -> Callable[[Places, int], list[str]]:

@@ -6,19 +6,23 @@ import json
 import time
 import urllib.request
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from children import Child
 from contenders import (
+    BARE,
     BARE_ACKS,
     NCHAN,
     SEND_LOOP,
     SOCKETIO,
     STARLETTE,
+    TOKENS,
     UWEBSOCKETS,
     Contender,
     recovering,
     tellwire,
+    with_tokens,
 )
 from generator import Figures, Generator
 from measuring import Bed, Bench, Entry, fill, highest_rate, spread, start
@@ -30,11 +34,18 @@ PACED_RATE = 50
 GROWTH_DELIVERIES = 50_000
 """Deliveries a second while the cost of each is measured, whatever the number of subscribers."""
 WINDOW = 256
+TURNS = 4
+"""Turns of a comparison for each run of the effort, each of `TURN_S` seconds."""
+TURN_S = 1.0
 RECOVERED = 10
+IDLE_SHARE = 1.15
+"""How much a publish may cost with everything there and nothing used, against the bare core."""
 
 TELLWIRE = tellwire()
 OVER_SSE = tellwire(name="Tellwire, SSE")
 SQLITE = tellwire("sqlite:///{cache}/bench.db", "Tellwire, SQLite")
+
+OPEN = tellwire(name="Tellwire, no token")
 
 MESSAGES = "messages/s"
 DELIVERIES = "deliveries/s"
@@ -44,6 +55,8 @@ RSS = "resident KiB per connection"
 PSS = "proportional KiB per connection"
 ACKS = "acknowledged/s"
 CLIENTS = "clients/s"
+CLIENT_CPU = "CPU per client, µs"
+PUBLISH_CPU = "CPU per publish, µs"
 
 
 @dataclass(frozen=True)
@@ -256,7 +269,7 @@ def recover(bench: Bench) -> Row:
             settings = {**recovering(cursor, RECOVERED), "count": bench.many}
             with Generator(bench.places.cache / "load", server, settings) as load:
                 runs.append(load.connected)
-    fill(entry, runs, {CLIENTS: lambda run: run["opened"] / run["wall_s"]})
+    fill(entry, runs, _CLIENT_METRICS)
     row.compare(CLIENTS, TELLWIRE, 5000.0, 1.0, at_least=True)
     return row
 
@@ -273,6 +286,67 @@ def _publish_over_http(port: int, count: int) -> str:
     with urllib.request.urlopen(request) as answer:
         answer.read()
     return cursor
+
+
+_CLIENT_METRICS: dict[str, Callable[[Figures], float]] = {
+    CLIENTS: lambda run: run["opened"] / run["wall_s"],
+    CLIENT_CPU: lambda run: run["server_cpu_s"] / run["opened"] * 1e6,
+}
+
+
+def tokens(bench: Bench) -> Row:
+    row = Row("tokens", "Clients that connect over WebSocket and subscribe, each with a token of its own")
+    cache = bench.places.cache
+    goals = {"HS256": 2.0, "EdDSA": 3.0}
+    contenders = [OPEN, *(with_tokens(algorithm, cache) for algorithm in goals)]
+    runs: dict[str, list[Figures]] = {contender.name: [] for contender in contenders}
+    count = min(bench.many, TOKENS)
+    for number in range(bench.effort.runs):
+        bench.say(f"  run {number + 1}: {', '.join(runs)}")
+        for contender in contenders:
+            # A fresh server, which remembers none of the tokens.
+            with start(bench.places, contender) as server:
+                settings = {**contender.talks["fan"], "count": count, "rooms": count}
+                settings.pop("pub_path", None)
+                with Generator(cache / "load", server, settings) as load:
+                    runs[contender.name].append(load.connected)
+    for contender in contenders:
+        entry = Entry(contender.name, contender.settings)
+        row.entries.append(entry)
+        fill(entry, runs[contender.name], _CLIENT_METRICS)
+    for contender, goal in zip(contenders[1:], goals.values(), strict=True):
+        row.compare(CLIENT_CPU, contender, OPEN, goal, at_least=False)
+    return row
+
+
+def unused(bench: Bench) -> Row:
+    row = Row("unused", "Publish with acknowledgement: what limits, rights, hooks and counters cost that nobody uses")
+    contenders = [TELLWIRE, BARE]
+    runs: dict[str, list[Figures]] = {contender.name: [] for contender in contenders}
+    with ExitStack() as stack:
+        loads = {}
+        for contender in contenders:
+            server = stack.enter_context(start(bench.places, contender))
+            settings = {**contender.talks["acks"], "count": 0}
+            loads[contender.name] = stack.enter_context(Generator(bench.places.cache / "load", server, settings))
+        # In short turns, so that what disturbs the machine for a while disturbs both.
+        for number in range(TURNS * bench.effort.runs):
+            bench.say(f"  turn {number + 1}")
+            for name, load in loads.items():
+                runs[name].append(load.ack(WINDOW, TURN_S))
+    for contender in contenders:
+        entry = Entry(contender.name, contender.settings)
+        row.entries.append(entry)
+        fill(
+            entry,
+            runs[contender.name],
+            {
+                ACKS: lambda run: run["acks"] / run["wall_s"],
+                PUBLISH_CPU: lambda run: run["server_cpu_s"] / max(run["acks"], 1) * 1e6,
+            },
+        )
+    row.compare(PUBLISH_CPU, TELLWIRE, BARE, IDLE_SHARE, at_least=False)
+    return row
 
 
 def growth(bench: Bench) -> Row:
@@ -301,5 +375,5 @@ def growth(bench: Bench) -> Row:
 
 
 ROWS: dict[str, Callable[[Bench], Row]] = {
-    row.__name__: row for row in (fanout, paced, rooms, sse, memory, publish, recover, growth)
+    row.__name__: row for row in (fanout, paced, rooms, sse, memory, publish, unused, recover, tokens, growth)
 }

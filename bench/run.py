@@ -24,7 +24,10 @@ from rows import ROWS, Row
 HERE = Path(__file__).resolve().parent
 CACHE = HERE.parent / ".cache" / "bench"
 RESULTS = HERE / "results"
-SERVE = "{python} -m tellwire serve --port {port} --broker {broker} --log-level warning"
+SERVE = (
+    "{python} -m tellwire serve --port {port} --broker {broker} --log-level warning"
+    " --publishes-per-s 1000000 --connections-per-address 50000"
+)
 MANY = 10_000
 SPARE_FILES = 500
 

@@ -298,6 +298,7 @@ static void take_setting(char *name, char *value, char **message) {
     else if (strcmp(name, "data_bytes") == 0) settings.data_bytes = (unsigned)atoi(value);
     else if (strcmp(name, "members_publish") == 0) settings.members_publish = atoi(value) != 0;
     else if (strcmp(name, "sub_ready_messages") == 0) s->ready_messages = (unsigned)atoi(value);
+    else if (strcmp(name, "tokens") == 0) template_read_tokens(value);
     else if (strcmp(name, "message") == 0) *message = value;
     else if (strcmp(name, "pid") == 0 && settings.pid_count < PIDS_MAX) settings.pids[settings.pid_count++] = atoi(value);
     else if (strcmp(name + 4, "path") == 0) s->path = value;

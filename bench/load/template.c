@@ -8,7 +8,11 @@
 static const struct {
     const char *text;
     int kind;
-} NAMES[] = {{"{room}", ROOM}, {"{ref}", REF}, {"{data}", DATA}};
+} NAMES[] = {{"{room}", ROOM}, {"{token}", TOKEN}, {"{ref}", REF}, {"{data}", DATA}};
+#define NAME_COUNT (int)(sizeof NAMES / sizeof *NAMES)
+
+static char **tokens;
+static size_t token_count, longest_token;
 
 static void add(template *t, int kind, const char *text, size_t len) {
     if (kind == LITERAL && len == 0) return;
@@ -25,7 +29,7 @@ void template_parse(template *t, const char *text, size_t data_bytes) {
     t->data_bytes = data_bytes < MARK_LEN + STAMP_DIGITS ? MARK_LEN + STAMP_DIGITS : data_bytes;
     while (*text) {
         int found = -1;
-        for (int i = 0; i < 3; i++)
+        for (int i = 0; i < NAME_COUNT; i++)
             if (strncmp(text, NAMES[i].text, strlen(NAMES[i].text)) == 0) found = i;
         if (found < 0) {
             text++;
@@ -39,10 +43,36 @@ void template_parse(template *t, const char *text, size_t data_bytes) {
     add(t, LITERAL, literal, (size_t)(text - literal));
 }
 
+void template_read_tokens(const char *path) {
+    FILE *file = fopen(path, "r");
+    if (file == NULL) {
+        perror(path);
+        exit(2);
+    }
+    char *line = NULL;
+    size_t room = 0;
+    for (ssize_t len; (len = getline(&line, &room, file)) > 0; line = NULL, room = 0) {
+        if (line[len - 1] == '\n') line[--len] = 0;
+        if ((size_t)len > longest_token) longest_token = (size_t)len;
+        tokens = realloc(tokens, ++token_count * sizeof *tokens);
+        tokens[token_count - 1] = line;
+    }
+    free(line);
+    fclose(file);
+}
+
+static size_t piece_max(const template *t, const piece *p) {
+    switch (p->kind) {
+    case LITERAL: return p->len;
+    case TOKEN: return longest_token;
+    case DATA: return t->data_bytes;
+    default: return 20;
+    }
+}
+
 size_t template_max(const template *t) {
     size_t sum = 0;
-    for (int i = 0; i < t->count; i++)
-        sum += t->pieces[i].kind == LITERAL ? t->pieces[i].len : t->pieces[i].kind == DATA ? t->data_bytes : 20;
+    for (int i = 0; i < t->count; i++) sum += piece_max(t, &t->pieces[i]);
     return sum;
 }
 
@@ -75,6 +105,7 @@ size_t template_fill(const template *t, char *out, unsigned room, uint64_t ref, 
             out += p->len;
             break;
         case ROOM: out = put_number(out, room); break;
+        case TOKEN: if (room < token_count) out = stpcpy(out, tokens[room]); break;
         case REF: out = put_number(out, ref); break;
         case DATA: out = put_data(out, stamp, t->data_bytes); break;
         }

@@ -1,4 +1,4 @@
-/* Texts with {room}, {ref} and {data} in them, filled in for each message sent. */
+/* Texts with {room}, {token}, {ref} and {data} in them, filled in for each message sent. */
 #ifndef TEMPLATE_H
 #define TEMPLATE_H
 
@@ -11,7 +11,7 @@
 #define STAMP_DIGITS 19
 
 typedef struct {
-    enum { LITERAL, ROOM, REF, DATA } kind;
+    enum { LITERAL, ROOM, TOKEN, REF, DATA } kind;
     const char *text;
     size_t len;
 } piece;
@@ -24,6 +24,9 @@ typedef struct {
 
 /* Cut `text`, which has to stay where it is, into its pieces. */
 void template_parse(template *t, const char *text, size_t data_bytes);
+
+/* Read the lines of a file: {token} is the one whose number is the room's, from 0. */
+void template_read_tokens(const char *path);
 
 /* The most bytes that one filled-in text can have. */
 size_t template_max(const template *t);
