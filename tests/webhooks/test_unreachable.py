@@ -269,7 +269,7 @@ async def test_too_many_are_turned_away_at_once(unavailable: str) -> None:
 @on_loop
 async def test_waiting_for_a_slot_has_the_same_deadline_and_opens_no_breaker() -> None:
     hanging = Hanging("/publish")
-    bounds: dict[str, Any] = {"hook_concurrency": 1, "hook_timeout_s": 0.3, "hook_unavailable": "allow"}
+    bounds: dict[str, Any] = {"hook_concurrency": 1, "hook_timeout_s": 1.0, "hook_unavailable": "allow"}
     async with Backend(hanging) as backend, asking(backend.url, **bounds) as hooks:
         asks = [hooks.ask_publish(ANN, HELLO) for _ in range(1 + WAITING_PER_SLOT)]
         found = await asyncio.gather(*asks, return_exceptions=True)

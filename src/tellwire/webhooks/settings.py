@@ -36,7 +36,7 @@ class WebhookSettings:
     hook_retries: Annotated[int, msgspec.Meta(ge=0)] = 2
     """How often a question is asked again, within hook_timeout_s, when the backend gave no answer."""
     hook_concurrency: int = 64
-    """Requests to one URL at a time; a client has at most an eighth of them, and as many again may wait eight times."""
+    """Requests to one URL at a time; eight times as many may wait, and one client may have an eighth of both."""
     hook_cache_s: Annotated[float, msgspec.Meta(ge=0)] = 30.0
     """Seconds for which the answer of connect holds for the same credentials; 0 asks each time."""
     hook_forward_headers: tuple[str, ...] = ("authorization", "cookie")
