@@ -26,7 +26,7 @@
     │   └── RateLimited
     └── ServerError             our own fault or state
         ├── Internal
-        ├── Unavailable         the broker cannot be reached
+        ├── Unavailable         the broker, or the keys of tokens, cannot be reached
         ├── Timeout             a call or a hook took too long
         ├── HookFailed          the application that was asked failed
         ├── TooManyConnections
@@ -259,7 +259,7 @@ class Internal(ServerError):
 class Unavailable(ServerError):
     code = "unavailable"
     status = 503
-    meaning = "the broker cannot be reached; try again with the same id"
+    meaning = "something that is needed cannot be reached; try again with the same id"
     close_code = CloseCode.TRY_AGAIN_LATER
 
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tellwire import __version__
+from tellwire.auth import redact
 from tellwire.config import InvalidSetting, Server, Settings, default_text, describe_type, load_settings, settings
 from tellwire.errors import TellwireError
 
@@ -128,7 +129,11 @@ def _greet(wanted: Settings, url: str) -> None:
     """Say where the server listens, who may come in, and what to try."""
     server = wanted.server
     local = url
-    if server.open and not server.is_on_loopback:
+    if wanted.auth.has_key:
+        who = "closed: whoever comes shows a token (tellwire token makes one)"
+    elif wanted.hooks.hook_connect_url is not None:
+        who = "closed: the backend says who may come in"
+    elif server.open and not server.is_on_loopback:
         who = "open: everybody who can reach this address may publish and subscribe"
     else:
         who = "open, on loopback only: programs on this machine may publish and subscribe, nobody else"
@@ -140,9 +145,13 @@ def _greet(wanted: Settings, url: str) -> None:
     console.print(f"  {who}")
     console.print(f"  messages are kept in {server.broker}")
     console.print("Try, each in a terminal of its own:")
+    shown = ""
+    if wanted.auth.has_key:
+        shown = '-H "Authorization: Bearer $TOKEN" '
+        console.print(Text("  export TOKEN=…  made with `tellwire token --subscribe news --publish news`", "green"))
     for line in (
-        f"curl {insecure}-N '{local}/v1/events?channel=news'",
-        f"""curl {insecure}-d '{{"channel":"news","data":"hello"}}' {local}/v1/messages""",
+        f"curl {insecure}{shown}-N '{local}/v1/events?channel=news'",
+        f"""curl {insecure}{shown}-d '{{"channel":"news","data":"hello"}}' {local}/v1/messages""",
         f"{local}/  in a browser",
     ):
         console.print(Text("  " + line, "green"))
@@ -156,11 +165,18 @@ class _JsonFormatter(logging.Formatter):
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": redact(record.getMessage()),
         }
         if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
+            entry["exception"] = redact(self.formatException(record.exc_info))
         return msgspec.json.encode(entry).decode()
+
+
+class _TextFormatter(logging.Formatter):
+    """One line for people, and a traceback under it; without the tokens that somebody else's text may hold."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
 
 
 def _set_up_logging(wanted: Settings) -> None:
@@ -168,5 +184,7 @@ def _set_up_logging(wanted: Settings) -> None:
     if wanted.server.log_format == "json":
         handler.setFormatter(_JsonFormatter())
     else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    # It would note every URL that is asked, and whatever is secret in it.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.basicConfig(level=wanted.server.log_level.upper(), handlers=[handler], force=True)

@@ -34,9 +34,9 @@ class Limits:
     channels_per_connection: int = 1000
     """Channels that one connection may read; beyond it the answer is too_many_channels."""
     commands_per_s: float = 10_000.0
-    """Commands per second of one connection, over HTTP of one user or address, with as many at once; beyond it the
-    answer is rate_limited."""
-    publishes_per_s: float = 10_000.0
+    """Commands other than publishes per second of one connection, over HTTP requests of one user or address, with as
+    many at once; beyond it the answer is rate_limited."""
+    publishes_per_s: float = 100_000.0
     """Messages published per second by one connection, over HTTP by one user or address, with as many at once; beyond
     it the answer is rate_limited."""
     connect_s: float = 10.0

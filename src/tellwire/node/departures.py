@@ -47,6 +47,18 @@ class Departures:
         if node.hooks.disconnect is None or caller.number is not None:
             return
         caller.number = secrets.token_urlsafe(9)
+        self._note(caller)
+
+    def note_again(self) -> None:
+        """Note all connections anew: another node may have taken them for those of a dead one."""
+        for subscriber in self._node.hub.subscribers:
+            caller: object = subscriber.caller
+            if isinstance(caller, Caller) and caller.number is not None:
+                self._note(caller)
+
+    def _note(self, caller: Caller) -> None:
+        node = self._node
+        assert caller.number is not None
         identity = caller.identity
         assert identity is not None
         note = msgspec.json.encode(_Note(caller.client, caller.transport, caller.since))

@@ -20,8 +20,6 @@ OPEN = Identity(grants=Grants.EVERYTHING)
 OPEN_TO_ALL = Identity(grants=Grants.ALL)
 """Everybody on a server that is open to all: no one of them is its operator."""
 
-DEFAULT_COOKIE = "tellwire_token"
-
 
 class Handshake(NamedTuple):
     """What a request or an upgrade said of whoever sent it."""
@@ -42,7 +40,7 @@ class Entrance:
         verifier: Checks tokens; without one there are none.
         hooks: The application's handlers; its connect handler is asked first.
         everyone: Who comes without a token; None where one is needed.
-        cookie: Name of the cookie that may hold a token.
+        cookie: Name of the cookie that may hold a token; None where none may.
     """
 
     def __init__(
@@ -50,7 +48,7 @@ class Entrance:
         hooks: Hooks,
         verifier: Verifier | None = None,
         everyone: Identity | None = OPEN,
-        cookie: str = DEFAULT_COOKIE,
+        cookie: str | None = None,
     ) -> None:
         self.hooks = hooks
         self.revocations = Revocations()
@@ -86,6 +84,11 @@ class Entrance:
         identity = await self._verifier.verify(token)
         self.revocations.check(identity)
         return identity
+
+    async def aclose(self) -> None:
+        """Stop what fetches keys; may be called twice."""
+        if self._verifier is not None:
+            await self._verifier.aclose()
 
 
 def _describe(handshake: Handshake, token: str | None) -> ConnectRequest:

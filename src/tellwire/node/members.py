@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
@@ -299,33 +300,46 @@ class Members:
     async def _say(self, channel: str, what: str, data: bytes) -> None:
         await self._node.broker.append(Draft(PRESENCE + channel, data, event=what))
 
-    async def keep(self) -> None:
-        """Renew this node's lease, and tell of the members of nodes that have died; for ever."""
+    async def beat(self) -> None:
+        """Renew this node's lease, for ever."""
         node = self._node
         while True:
             try:
                 if not await node.presence.beat():
                     await self._enter_again()
-                while swept := await node.presence.sweep():
-                    for member in swept:
-                        await self._swept(member)
             except TellwireError as exc:
-                node.hub.report("presence could not be kept up; it is tried again", exc)
+                node.hub.report("this node's lease could not be renewed; it is tried again", exc)
+            await asyncio.sleep(node.limits.node_lease_s / SWEEPS_PER_LEASE)
+
+    async def sweep(self) -> None:
+        """Tell of the members of nodes that have died, for ever."""
+        node = self._node
+        swept: deque[Member] = deque()  # taken out of the store, so that nobody else tells of them
+        while True:
+            try:
+                while swept or (found := await node.presence.sweep()):
+                    if not swept:
+                        swept += found
+                    await self._swept(swept[0])
+                    swept.popleft()
+            except TellwireError as exc:
+                node.hub.report("members of a dead node could not be told of; it is tried again", exc)
             await asyncio.sleep(node.limits.node_lease_s / SWEEPS_PER_LEASE)
 
     async def _swept(self, member: Member) -> None:
         node = self._node
-        node.counters.presence_sweeps += 1
         if member.channel == NAMELESS:
             await node.departures.tell(member, None, "its node died")
         else:
             await self._announce("leave", member)
+        node.counters.presence_sweeps += 1
 
     async def _enter_again(self) -> None:
         """Enter all members anew: the lease was over, and another node may have swept them."""
         for (channel, _), hold in list(self._holds.items()):
             if hold.caller.identity is not None:
                 await self.enter(hold.caller, channel, UNSET, next(iter(hold.holders), None))
+        self._node.departures.note_again()
 
     def close(self) -> None:
         """Let the store's members be: whoever comes back within the lease, to this node's successor, never left."""

@@ -132,7 +132,8 @@ class Node:
         await self.presence.open(self.name, self.limits.node_lease_s)
         await self.control.open()
         self.tasks.start(self._beat())
-        self.tasks.start(self.members.keep())
+        self.tasks.start(self.members.beat())
+        self.tasks.start(self.members.sweep())
         self.ready = True
 
     async def aclose(self) -> None:
@@ -145,6 +146,7 @@ class Node:
         self.control.close()
         await self.tasks.aclose()
         await self.hooks.aclose()
+        await self.entrance.aclose()
         await self.presence.aclose()
         await self.broker.aclose()
 
@@ -349,7 +351,8 @@ class Node:
         self.counters.commands[_NAMES[type(command)]] += 1
         if caller.identity is None and type(command) is not Connect:
             raise Unauthorized("say who you are first: connect with a token")
-        self.throttle(caller, lasts=True)
+        if type(command) is not Publish:
+            self.throttle(caller, lasts=True)
         match command:
             case Publish():
                 appended = await self.publish(command, caller, packed=packed, lasts=True)

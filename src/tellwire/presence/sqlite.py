@@ -14,7 +14,8 @@ from typing import TypeVar
 
 from msgspec.structs import astuple
 
-from tellwire.brokers.sqlite import SqliteBroker, _Breaths
+from tellwire.brokers.breaths import Breaths
+from tellwire.brokers.sqlite import SqliteBroker
 from tellwire.errors import Unavailable
 from tellwire.names import Namespaces
 from tellwire.presence.base import Counts, Member, Presence
@@ -42,7 +43,7 @@ class SqlitePresence(Presence):
         self.path = Path(path).resolve()
         self._busy_timeout_s = busy_timeout_s
         self._clock = clock
-        self._breaths = _Breaths()
+        self._breaths = Breaths()
         self._node = ""
         self._lease_ms = 0
         self._thread: Thread | None = None
