@@ -31,7 +31,7 @@ from tellwire.names import Namespaces
 from tellwire.node import OPEN, OPEN_TO_ALL, Caller, Entrance, Node
 from tellwire.presence import make_presence
 from tellwire.transports.admin import admin_doors
-from tellwire.transports.direct import DirectHttpProtocol, DirectWebSocketProtocol
+from tellwire.transports.direct import Bounds, direct_protocols
 from tellwire.transports.polling import PollEndpoint
 from tellwire.transports.presence import CallEndpoint, PresenceEndpoint, SendEndpoint
 from tellwire.transports.publishing import PublishEndpoint
@@ -90,11 +90,11 @@ class Preflight:
         await send({"type": "http.response.body", "body": b""})
 
 
-def make_app(node: Node, *, jsonp: bool = False, metrics_open: bool = False, prefix: str = "") -> Starlette:
+def make_app(node: Node, *, jsonp: bool = False, metrics_open: bool = False, page: bool = True) -> Starlette:
     """Make the ASGI application of a node, which it opens and closes with its own lifespan.
 
-    `jsonp` lets scripts read, `metrics_open` lets everybody see /metrics. `prefix` is where the application is mounted,
-    for the description of it that it gives.
+    `jsonp` lets scripts read, `metrics_open` lets everybody see /metrics, `page` has the page at ``/``. It can be
+    mounted under any prefix (``root_path``).
     """
 
     @asynccontextmanager
@@ -119,7 +119,7 @@ def make_app(node: Node, *, jsonp: bool = False, metrics_open: bool = False, pre
         **admin_doors(node),
     }
 
-    async def page(_: Request) -> Response:
+    async def show_page(_: Request) -> Response:
         return FileResponse(CONSOLE / "index.html", headers=_PAGE_HEADERS)
 
     async def healthy(_: Request) -> Response:
@@ -128,18 +128,19 @@ def make_app(node: Node, *, jsonp: bool = False, metrics_open: bool = False, pre
     async def ready(_: Request) -> Response:
         return JSONResponse({"ready": node.ready}, status_code=200 if node.ready else 503)
 
-    async def describe(_: Request) -> Response:
+    async def describe(request: Request) -> Response:
         from tellwire.openapi import document  # it is made where somebody looks
 
-        return JSONResponse(document(prefix=prefix))
+        return JSONResponse(document(prefix=request.scope.get("root_path", "")))
+
+    console = [Route("/", show_page), Mount("/console", StaticFiles(directory=CONSOLE))] if page else []
 
     return Starlette(
         routes=[
             *(Route(path, Preflight(node.access, methods)) for path, methods in doors.items()),
             WebSocketRoute("/v1/ws", WebSocketEndpoint(node)),
             Route("/v1/ws", UpgradeRequired(node)),
-            Route("/", page),
-            Mount("/console", StaticFiles(directory=CONSOLE)),
+            *console,
             Route("/healthz", healthy),
             Route("/readyz", ready),
             Route("/openapi.json", describe),
@@ -244,10 +245,11 @@ class Server(uvicorn.Server):
         self._captured_signals.clear()
 
 
-def make_node(settings: Settings, hooks: Hooks | None = None) -> Node:
+def make_node(settings: Settings, hooks: Hooks | None = None, *, embedded: bool = False) -> Node:
     """Make the node that the settings describe; raises ValueError or TellwireError where they cannot be met.
 
-    With `hooks` the application is asked; else the backend is that the settings name, if they do.
+    With `hooks` the application is asked; else the backend is that the settings name, if they do. A node that is
+    `embedded` in an application does not know who can reach it, so it is closed unless the settings say `open`.
     """
     namespaces = Namespaces(settings.namespaces)
     server, limits, auth = settings.server, settings.limits, settings.auth
@@ -260,7 +262,7 @@ def make_node(settings: Settings, hooks: Hooks | None = None) -> Node:
         else:
             hooks = Hooks()
     hooks.counters = hooks.counters or counters
-    is_open = not auth.has_key and hooks.connect is None
+    is_open = server.open if embedded else not auth.has_key and hooks.connect is None
     verifier = None
     everyone: Identity | None = None
     if auth.has_key:
@@ -269,7 +271,9 @@ def make_node(settings: Settings, hooks: Hooks | None = None) -> Node:
         verifier = Verifier(auth)
         everyone = verifier.anonymous
     elif is_open:
-        everyone = OPEN if server.is_on_loopback else OPEN_TO_ALL
+        everyone = OPEN_TO_ALL if embedded or not server.is_on_loopback else OPEN
+    elif hooks.connect is None and hooks.authorize is not None:
+        everyone = Identity()  # nobody in particular, of whom the application decides each time
     return Node(
         make_broker(server.broker, namespaces, dedupe_window_s=limits.dedupe_window_s),
         namespaces=namespaces,
@@ -288,13 +292,14 @@ def make_server(settings: Settings, on_ready: Callable[[str], None] | None = Non
     """Make the server that the settings describe."""
     server = settings.server
     node = make_node(settings)
-    has_tls = server.tls_cert is not None
+    bounds = Bounds(settings.limits, node.turnstile, node.counters, node.trusted_proxies)
+    http, websocket = _protocols(bounds, has_tls=server.tls_cert is not None)
     config = uvicorn.Config(
         make_app(node, jsonp=settings.auth.jsonp, metrics_open=server.metrics_open),
         host=server.host,
         port=server.port,
-        http=_http_protocol(has_tls=has_tls),
-        ws=DirectWebSocketProtocol,
+        http=http,
+        ws=websocket,
         ws_max_size=settings.limits.frame_max_bytes,
         ws_per_message_deflate=settings.limits.deflate,
         ws_ping_interval=None,
@@ -312,13 +317,13 @@ def make_server(settings: Settings, on_ready: Callable[[str], None] | None = Non
     return Server(config, node, on_ready)
 
 
-def _http_protocol(*, has_tls: bool) -> type[asyncio.Protocol]:
-    """Return what speaks HTTP: with TLS HTTP/2 too, as browsers want it, and only then is its library loaded."""
+def _protocols(bounds: Bounds, *, has_tls: bool) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol]]:
+    """Return what speaks HTTP and WebSocket: with TLS HTTP/2 too, and only then is its library loaded."""
     if not has_tls:
-        return DirectHttpProtocol
-    from tellwire.transports.secure import SecureProtocol
+        return direct_protocols(bounds)
+    from tellwire.transports.secure import secure_protocols
 
-    return SecureProtocol
+    return secure_protocols(bounds)
 
 
 def run(settings: Settings, on_ready: Callable[[str], None]) -> None:

@@ -8,7 +8,7 @@ import hashlib
 
 from tellwire.auth import Identity
 from tellwire.hooks import Client
-from tellwire.limits import Bucket
+from tellwire.limits import Bucket, Visit
 
 CLIENT_BYTES = 9
 """Of a digest, as a client's name: 12 characters, no two alike among all who are ever here together."""
@@ -30,7 +30,7 @@ class Caller:
 
     __slots__ = (
         "_client", "address", "commands", "counted", "identity", "number", "publishes", "session", "since", "timer",
-        "transport",
+        "transport", "visit",
     )  # fmt: skip
 
     def __init__(self, identity: Identity | None, transport: str, address: str, session: str | None = None) -> None:
@@ -44,6 +44,7 @@ class Caller:
         self.timer: asyncio.TimerHandle | None = None  # ends the connection when its token does, or its patience
         self.counted: str | None = None  # the user for whom the connection is counted
         self.number: str | None = None
+        self.visit: Visit | None = None  # its place among those that have not said who they are
         self.since = 0.0
 
     @property

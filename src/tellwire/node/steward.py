@@ -402,6 +402,9 @@ class Node:
             raise Unauthorized("connect: this server wants a token; give it as token")
         if subscriber.closed:
             return
+        if caller.visit is not None:
+            caller.visit.known()
+            caller.visit = None
         caller.become(identity, session)
         self._settle(subscriber, identity)
         reply(self.greet(subscriber, command.ref))

@@ -8,7 +8,7 @@ from collections import deque
 
 from websockets.server import ServerProtocol
 
-from tellwire.errors import CloseCode, Draining, Forbidden, RequestError, TellwireError
+from tellwire.errors import CloseCode, Draining, Forbidden, RequestError, TellwireError, TooManyConnections
 from tellwire.node import Caller, Node
 from tellwire.protocol.codecs import CODECS, JSON, Codec
 from tellwire.protocol.encodings import payload_encoding, websocket_encoding
@@ -19,7 +19,6 @@ from tellwire.transports.conversation import Conversation
 from tellwire.transports.direct import WEBSOCKET, Connections, DirectWebSocketProtocol
 from tellwire.transports.frames import FrameProtocol
 from tellwire.transports.requests import Query, Receive, Scope, Send, handshake, problem
-from tellwire.transports.writer import KEPT_MAX_BYTES
 
 TRANSPORT = "websocket"
 
@@ -40,7 +39,7 @@ class WebSocketDoor(FrameProtocol):
         parser: ServerProtocol,
         connections: Connections,
     ) -> None:
-        super().__init__(transport, parser)
+        super().__init__(transport, parser, node.limits.pending_max_bytes)
         self._connections = connections
         self._encoding = websocket_encoding(codec, self.window_bits)
         self.subscriber: Subscriber = node.admit(self, self._encoding, caller)
@@ -75,6 +74,10 @@ class WebSocketDoor(FrameProtocol):
         if code is CloseCode.DEAD:
             # Whoever does not answer a Ping does not answer this either.
             self.cut()
+
+    def make_room(self, exc: TooManyConnections) -> None:
+        """Go, so that another can come."""
+        self.close(CloseCode.TRY_AGAIN_LATER, exc.detail)
 
     def shutdown(self) -> None:
         self.close(CloseCode.GOING_AWAY, "the server stops")
@@ -133,6 +136,7 @@ class AsgiWebSocketDoor:
         self._send = send
         self._out: deque[bytes] = deque()
         self._size = 0  # bytes in it
+        self._pending_max_bytes = node.limits.pending_max_bytes
         self._wake = asyncio.Event()
         self._close: tuple[CloseCode, str] | None = None
         self._is_dead = False
@@ -197,7 +201,7 @@ class AsgiWebSocketDoor:
                 payload = message.get("bytes") if text is None else text.encode()
                 self._conversation.receive(payload or b"", binary=text is None)
                 await self._may_read.wait()
-                if self._size > KEPT_MAX_BYTES:
+                if self._size > self._pending_max_bytes:
                     await self._drained.wait()
         finally:
             self._close = self._close or (CloseCode.NORMAL, "")
@@ -269,6 +273,10 @@ class WebSocketEndpoint:
                 return door[0]
 
             extension.hand_over(subprotocol, make)
+            if door and caller.identity is None and door[0].visit is not None:
+                # One that still has to say who it is makes room for others, should there be many of its kind.
+                caller.visit = door[0].visit
+                caller.visit.unknown(door[0].make_room)
             if door and node.own_channels(caller):
                 await self._begin(door[0], since)
             return
