@@ -104,20 +104,21 @@ def token(ctx: click.Context, /, **given: Any) -> None:
     if len(tasks) > 1:
         raise click.UsageError(f"{' and '.join(tasks)} are different things; ask for one at a time")
     # What signs takes a moment to load, which the other commands need not wait for.
+    from tellwire.auth import making
     from tellwire.auth.keys import UnusableKey
-    from tellwire.cli import token_explaining, token_making
+    from tellwire.cli import token_explaining
     from tellwire.errors import TellwireError
 
     _prefer_flags(ctx, given)
     try:
         if given["new_key"]:
-            click.echo(token_making.new_key(given["algorithm"]), nl=False)
+            click.echo(making.new_key(given["algorithm"]), nl=False)
         elif given["public"]:
-            click.echo(token_making.public_half(_key(given), given["key_id"]), nl=False)
+            click.echo(making.public_half(_key(given), given["key_id"]), nl=False)
         elif given["explain"]:
             _explain(given, token_explaining)
         else:
-            _make(given, token_making)
+            _make(given, making)
     except (UnusableKey, TellwireError) as exc:
         raise click.ClickException(str(exc)) from None
 
