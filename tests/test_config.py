@@ -226,8 +226,15 @@ def test_flag_at_fault_is_named(flags: dict[str, object], says: str) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
 def test_address_beyond_loopback_needs_open(host: str) -> None:
-    assert "Say --open" in str(refusal({"host": host}))
+    assert "say --open" in str(refusal({"host": host}))
     assert load({"host": host, "open": True}).server.host == host
+
+
+def test_address_beyond_loopback_needs_no_more_than_a_key() -> None:
+    assert load({"host": "0.0.0.0", "token_key": "k" * 32}).auth.has_key
+    assert "open" in str(refusal({"open": True, "token_key": "k" * 32}))
+    assert "jsonp" in str(refusal({"jsonp": True}))
+    assert "trusted_proxies" in refusal({"trusted_proxies": ("nobody",)}).where.replace("-", "_")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
@@ -253,7 +260,7 @@ def test_no_two_settings_share_a_name() -> None:
     keys = [setting.key for setting in settings()]
     assert len(keys) == len(set(keys))
     assert {setting.key for setting in settings()} == {
-        field.name for room in (Server, Limits) for field in dataclasses.fields(room)
+        field.name for room in (Server, Limits, AuthSettings, WebhookSettings) for field in dataclasses.fields(room)
     }
     assert namespace_settings()
 

@@ -329,9 +329,14 @@ def _protocols(bounds: Bounds, *, has_tls: bool) -> tuple[type[asyncio.Protocol]
 def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
     """Serve until SIGINT or SIGTERM; `on_ready` is called with the base URL once connections are taken."""
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    if (too_few := raise_descriptor_limit(settings.limits.connections_max)) is not None:
-        logging.getLogger("tellwire").warning("%s", too_few)
-    server = make_server(settings, on_ready)
+    too_few = raise_descriptor_limit(settings.limits.connections_max)
+
+    def say(url: str) -> None:
+        on_ready(url)
+        if too_few is not None:
+            logging.getLogger("tellwire").warning("%s", too_few)
+
+    server = make_server(settings, say)
     # Connections are many and live long. Python's defaults walk over all of them every 70,000 allocations, which with
     # 10,000 connections took a tenth of the time and showed in the latency of those that were waiting.
     gc.collect()

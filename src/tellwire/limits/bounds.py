@@ -21,9 +21,9 @@ class Limits:
     """Largest body of an HTTP request; beyond it the answer is 413 too_large."""
     frame_max_bytes: int = 1024 * 1024
     """Largest WebSocket message from a client, in bytes; beyond it the connection is closed with 1009."""
-    connections_max: int = 50_000
+    connections_max: int = 16_000
     """Open connections in all, idle ones too; beyond it the answer is 503 too_many_connections."""
-    connections_per_address: int = 20_000
+    connections_per_address: int = 12_000
     """Open connections of one address (of one /64 in IPv6); beyond it the answer is 503 too_many_connections. Lower it
     where clients do not come through a proxy."""
     connections_per_user: int = 1000
