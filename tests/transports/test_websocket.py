@@ -41,17 +41,27 @@ def test_handshake_without_a_known_subprotocol_means_json(any_server: Server, of
         assert b'{"type":"pong","ref":1}' in http.read_until(b"}") + b"}"
 
 
-def test_handshake_prefers_json_where_both_are_offered(server: Server) -> None:
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        ("tellwire.v1.msgpack, tellwire.v1.json", "tellwire.v1.msgpack"),
+        ("tellwire.v1.json, tellwire.v1.msgpack", "tellwire.v1.json"),
+        ("tellwire.v9.json, tellwire.token.abc, tellwire.v1.msgpack", "tellwire.v1.msgpack"),
+    ],
+)
+def test_handshake_takes_what_the_client_names_first(any_server: Server, offered: str, chosen: str) -> None:
     fields = [field for field in handshake_fields() if field[0] != "Sec-WebSocket-Protocol"]
-    with Http(server) as http:
-        offered = ("Sec-WebSocket-Protocol", "tellwire.v1.msgpack, tellwire.v1.json")
-        http.send_request("GET", "/v1/ws", headers=[*fields, offered])
-        assert http.read_head()[1]["sec-websocket-protocol"] == "tellwire.v1.json"
+    with Http(any_server) as http:
+        http.send_request("GET", "/v1/ws", headers=[*fields, ("Sec-WebSocket-Protocol", offered)])
+        assert http.read_head()[1]["sec-websocket-protocol"] == chosen
 
 
-def test_plain_request_to_the_websocket_path_is_refused(server: Server) -> None:
+def test_plain_request_to_the_websocket_path_is_told_to_upgrade(server: Server) -> None:
     with Http(server) as http:
-        assert http.get("/v1/ws").code == "not_found"
+        answer = http.get("/v1/ws")
+        assert (answer.status, answer.code) == (426, "upgrade_required")
+        # RFC 9110, section 15.5.22: "The server MUST send an Upgrade header field in a 426 response."
+        assert answer.headers["upgrade"] == "websocket"
 
 
 @pytest.mark.parametrize("packed", [False, True])
