@@ -190,11 +190,12 @@ def _admin_paths(publish: Schema, placed: Schema) -> dict[str, Any]:
         )},
         "/v1/admin/disconnect": {"post": _operation(
             "admin", "adminDisconnect", "Close the connections of a user or a client, on all nodes",
-            _responses(done, posting), requestBody=_posting(ref("DisconnectBody")),
+            _responses(done, posting),
+            requestBody=_posting({"oneOf": [ref("DisconnectUser"), ref("DisconnectClient")]}),
         )},
         "/v1/admin/revoke": {"post": _operation(
             "admin", "adminRevoke", "Refuse a user's tokens up to now, or one token, on all nodes",
-            _responses(done, posting), requestBody=_posting(ref("RevokeBody")),
+            _responses(done, posting), requestBody=_posting({"oneOf": [ref("RevokeUser"), ref("RevokeToken")]}),
         )},
     }  # fmt: skip
 

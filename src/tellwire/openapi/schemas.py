@@ -115,7 +115,7 @@ def make_schemas() -> dict[str, Schema]:
 
 
 def _admin_schemas() -> dict[str, Schema]:
-    who = {"user": nullable(TEXT), "client": nullable(TEXT)}
+    how: dict[str, Schema] = {"reason": TEXT, "reconnect": {"type": "boolean", "default": True}}
     connection = {
         "client": TEXT, "user": nullable(TEXT), "transport": TEXT, "address": nullable(TEXT), "since": COUNT,
         "channels": list_of(TEXT), "channel_count": COUNT, "lag": COUNT,
@@ -132,10 +132,10 @@ def _admin_schemas() -> dict[str, Schema]:
         "Connections": object_of({"connections": list_of(ref("Connection")), "total": COUNT}),
         "Channel": object_of(channel),
         "Channels": object_of({"channels": list_of(ref("Channel")), "total": COUNT}),
-        "DisconnectBody": object_of(
-            {}, {**who, "reason": TEXT, "reconnect": {"type": "boolean", "default": True}}, "One of user and client."
-        ),
-        "RevokeBody": object_of({}, {"user": nullable(TEXT), "token_id": nullable(TEXT)}, "One of user and token_id."),
+        "DisconnectUser": object_of({"user": TEXT}, how),
+        "DisconnectClient": object_of({"client": TEXT}, how),
+        "RevokeUser": object_of({"user": TEXT}, says="Refuses the tokens that the user has had up to now."),
+        "RevokeToken": object_of({"token_id": TEXT}, says="Refuses the token with this `jti`."),
         "Done": {"type": "object"},
     }
 
