@@ -365,3 +365,15 @@ def test_encode_value_refuses_what_cannot_be_sent(value: object, caplog: pytest.
 def test_grants_of_an_identity_are_open_to_handlers() -> None:
     client = Client("c1", Identity(grants=Grants.of({"call": ["math.*"]})), "call")
     assert client.identity.grants.may("call", "math.add")
+
+
+@pytest.mark.parametrize("info", [b"", b"no json", b'{"a":1} {"b":2}', b'{"a":\n1}', b"\xff", "text"])
+def test_identity_whose_info_is_no_value_is_a_failure(info: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """It stands in frames as it is."""
+
+    def connect(request: ConnectRequest) -> Identity:
+        return Identity(user="ann", info=info)
+
+    with pytest.raises(HookFailed):
+        asyncio.run(Hooks(connect=connect).ask_connect(ConnectRequest()))
+    assert "not the text of one JSON value" in caplog.text

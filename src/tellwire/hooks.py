@@ -140,9 +140,14 @@ class Hooks:
         """Return who this is, None if the token decides."""
         if self.connect is None:
             return None
-        found = await self.run("connect", self.connect, request)
-        if found is None or isinstance(found, Identity):
-            return found
+        found: object = await self.run("connect", self.connect, request)
+        if found is None:
+            return None
+        if isinstance(found, Identity):
+            if _is_one_value(found.info):
+                return found
+            _log.error("the connect handler returned an Identity whose info is not the text of one JSON value")
+            raise _failed("connect")
         raise _wrong("connect", found, "an Identity, or None to go on with the token")
 
     async def ask_authorize(self, client: Client, operation: Operation, name: str) -> bool | None:
@@ -260,8 +265,8 @@ class Hooks:
         await asyncio.gather(*self._left, return_exceptions=True)
 
 
-def encode_value(hook: str, value: Any) -> bytes:
-    """Return what a handler gave as the text of a JSON value that every wire can carry; raise HookFailed.
+def encode_data(value: Any) -> bytes:
+    """Return a value as the text of a JSON value that every wire can carry; raise InvalidData.
 
     Bytes become ``{"$bytes": ...}``; dates, UUIDs, dataclasses and msgspec Structs what msgspec makes of them.
     """
@@ -269,9 +274,25 @@ def encode_value(hook: str, value: Any) -> bytes:
         plain = msgspec.to_builtins(value, builtin_types=(bytes, bytearray, memoryview), str_keys=True)
         text = json.dumps(plain, default=wrap_bytes, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         return check_json(text.encode())
-    except (TypeError, ValueError, RecursionError, InvalidData) as exc:
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise InvalidData(str(exc)) from None
+
+
+def encode_value(hook: str, value: Any) -> bytes:
+    """Return what a handler gave as `encode_data` does; raise HookFailed."""
+    try:
+        return encode_data(value)
+    except InvalidData as exc:
         _log.error("the %s handler gave data that cannot be sent: %s", hook, exc)
         raise _failed(hook) from None
+
+
+def _is_one_value(info: bytes | None) -> bool:
+    """Tell whether this is nothing, or the text of one JSON value on one line: it becomes a part of frames."""
+    try:
+        return info is None or check_json(info) == info
+    except (InvalidData, TypeError):
+        return False
 
 
 def wrap_bytes(value: Any) -> dict[str, str]:
