@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import tellwire
 from tests.serving import ROOT
 
 SOURCE = ROOT / "src" / "tellwire"
@@ -31,6 +32,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("toml_lines",),
     ("config",),
     ("server",),
+    ("application",),
     ("console", "cli", "testing"),
     ("__main__",),
 )
@@ -96,13 +98,13 @@ def test_every_room_is_known() -> None:
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
 def test_imports_come_from_rooms_above(path: Path) -> None:
     tree = ast.parse(path.read_text())
-    if path == SOURCE / "__init__.py":
-        assert list(imported_rooms(tree)) == [], "importing the package loads nothing else"
-        return
     # Whoever only annotates with a type from further down may name it under TYPE_CHECKING: nothing is loaded.
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             node.body = [ast.Pass()]
+    if path == SOURCE / "__init__.py":
+        assert list(imported_rooms(tree)) == [], "importing the package loads nothing else"
+        return
     assert arrows_upward(room_of(path), tree) == []
 
 
@@ -147,6 +149,14 @@ def test_importing_the_package_is_light() -> None:
     loaded = loaded_by("import tellwire; tellwire.__version__")
     assert {name for name in loaded if name.startswith("tellwire")} == {"tellwire"}
     assert loaded.isdisjoint({"asyncio", "msgspec", "uvicorn", "starlette", "uvloop", "httpx", "click", "rich"})
+
+
+def test_what_an_application_needs_is_loaded_when_it_is_named() -> None:
+    named = "[getattr(tellwire, name) for name in tellwire.__all__]; assert {*tellwire.__all__} <= {*dir(tellwire)}"
+    assert "tellwire.application" in loaded_by(f"import tellwire; {named}")
+    assert "tellwire.application" in loaded_by("from tellwire import Tellwire")
+    with pytest.raises(AttributeError, match="module 'tellwire' has no attribute 'Telwire'"):
+        tellwire.Telwire  # type: ignore[attr-defined]  # noqa: B018
 
 
 def test_commands_that_talk_to_a_server_do_not_load_one() -> None:

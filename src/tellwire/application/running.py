@@ -1,0 +1,167 @@
+"""When an embedded node is open: with the application's lifespan, by hand, or from the first request on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from tellwire.application.handlers import Handlers
+from tellwire.application.mounting import AsgiApp, InFront, Mounted
+from tellwire.config import Settings
+from tellwire.errors import Draining
+from tellwire.node import Node
+from tellwire.server import make_app, make_node
+
+_log = logging.getLogger("tellwire")
+
+NOT_STARTED = (
+    "Tellwire is not started: give lifespan=tellwire.lifespan to your application, or await tellwire.start() first"
+)
+
+
+class Running(Handlers):
+    """A node that can be opened and closed, more than once, each time on one event loop.
+
+    Args:
+        settings: What the node is made from, when it is opened.
+        page: Whether the page is served.
+    """
+
+    def __init__(self, settings: Settings, *, page: bool) -> None:
+        super().__init__(settings.hooks.hook_timeout_s)
+        if settings.auth.token_key or settings.auth.token_key_file:
+            from tellwire.auth import Verifier
+
+            Verifier(settings.auth)  # says now what is wrong with the key
+        self.settings = settings
+        self.asgi: AsgiApp = Mounted(self)
+        """The ASGI application, to be mounted."""
+        self._page = page
+        self._node: Node | None = None
+        self._app: AsgiApp | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._stopped = False
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """Be open for as long as this lasts: the ``lifespan`` of a Starlette, FastAPI or Litestar application.
+
+        Within another one that is open already it changes nothing.
+        """
+        opened = await self._open()
+        try:
+            yield
+        finally:
+            if opened:
+                await self.stop()
+
+    async def start(self) -> None:
+        """Open the node, unless it is open; the first request does, where nobody has done it before."""
+        await self._open()
+
+    async def _open(self) -> bool:
+        loop = asyncio.get_running_loop()
+        if self._loop is not None and self._loop is not loop:
+            if not self._loop.is_closed():
+                raise RuntimeError("this Tellwire runs on another event loop; each loop needs one of its own")
+            self._forget()  # its loop was closed under it: nothing of it lives
+        if self._closing is not None:
+            await asyncio.shield(self._closing)
+        if self._node is not None:
+            return False
+        opens = self._opening is None
+        if self._opening is None:
+            self._loop = loop
+            self._opening = loop.create_task(self._open_node())
+        # Others wait for the same task, so whoever asked first may go away.
+        await asyncio.shield(self._opening)
+        return opens
+
+    async def _open_node(self) -> None:
+        try:
+            node = self._make_node()
+            try:
+                await node.open()
+            except BaseException:
+                await node.aclose()
+                raise
+        except BaseException:
+            self._forget()
+            raise
+        settings = self.settings
+        self._node = node
+        self._app = make_app(
+            node, jsonp=settings.auth.jsonp, metrics_open=settings.server.metrics_open, page=self._page
+        )
+        self._opening = None
+        self._stopped = False
+
+    def _make_node(self) -> Node:
+        settings, hooks = self.settings, self.hooks
+        asked = any((hooks.connect, hooks.authorize, hooks.subscribe, hooks.publish, hooks.disconnect, hooks.rpc))
+        decides = bool(hooks.connect or hooks.authorize)
+        if settings.hooks.urls():
+            if asked:
+                raise ValueError("there are handlers both in Python and at URLs (hook_..._url); take one kind away")
+            decides = settings.hooks.hook_connect_url is not None
+        if settings.server.open and (decides or settings.auth.has_key):
+            raise ValueError("open lets everybody in, but there is a key for tokens, or a handler that decides")
+        if not (settings.server.open or decides or settings.auth.has_key):
+            _log.warning(
+                "nobody may come in yet: register on_connect or authorize, give a key for tokens (token_key), "
+                "or say open=True if everybody who can reach this application may read and publish"
+            )
+        self._sealed = True
+        hooks.counters = None  # those of a node before
+        return make_node(settings, None if settings.hooks.urls() else hooks, embedded=True)
+
+    async def stop(self) -> None:
+        """Close the node, if it is open; its clients are told to come back. It can be started again."""
+        if self._opening is not None:
+            await asyncio.wait({self._opening})
+        if self._closing is None:
+            node, self._node, self._app = self._node, None, None
+            if node is None:
+                return
+            self._stopped = True
+            self._closing = asyncio.get_running_loop().create_task(_close(node))
+            self._closing.add_done_callback(lambda _: self._forget())
+        await asyncio.shield(self._closing)
+
+    def _forget(self) -> None:
+        self._node = self._app = self._loop = self._opening = self._closing = None
+        self._sealed = False
+
+    async def find_app(self) -> AsgiApp:
+        """Return the ASGI application of the node, which is opened where it was not; raises Draining once stopped."""
+        if self._app is None or asyncio.get_running_loop() is not self._loop:
+            if self._stopped:
+                raise Draining("this application is stopping; connect again")
+            await self._open()
+        assert self._app is not None
+        return self._app
+
+    def in_front_of(self, app: AsgiApp, prefix: str) -> AsgiApp:
+        """Return an ASGI application with Tellwire under a prefix, and `app` everywhere else.
+
+        It is for applications that know neither mounts nor a lifespan, such as Django's; others mount `asgi`.
+        """
+        return InFront(self, app, prefix)
+
+    def _running_node(self) -> Node:
+        if self._node is None:
+            raise RuntimeError(NOT_STARTED)
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("this Tellwire runs on another event loop; from another thread, publish_sync publishes")
+        return self._node
+
+
+async def _close(node: Node) -> None:
+    try:
+        await node.drain()
+    finally:
+        await node.aclose()
