@@ -120,7 +120,7 @@ class _Given(NamedTuple):
 
 
 _ROOMS: dict[str, type] = {"server": Server, "limits": Limits, "auth": AuthSettings, "hooks": WebhookSettings}
-_CLIENT_VARIABLES = frozenset({"TELLWIRE_URL", "TELLWIRE_CONFIG"})
+_CLIENT_VARIABLES = frozenset({"TELLWIRE_URL", "TELLWIRE_TOKEN", "TELLWIRE_CONFIG"})
 # Kubernetes puts these into every container beside a Service that is called "tellwire".
 _SERVICE_LINK = re.compile(r"TELLWIRE_(SERVICE_(HOST|PORT)\w*|PORT_\d+_\w+)")
 

@@ -299,3 +299,25 @@ def test_what_is_printed_is_one_harmless_line(value: object, line: str) -> None:
 
 def test_version_is_printed() -> None:
     assert run("version").stdout == f"tellwire {__version__}\n"
+
+
+KEY = "a secret that is long enough for HS256"
+
+
+def test_commands_say_who_they_are(start_server: Callable[..., Server]) -> None:
+    server = start_server(auth={"token_key": KEY})
+    may = run(
+        "token", "--user", "ann", "--subscribe", "news", "--publish", "news", TELLWIRE_TOKEN_KEY=KEY
+    ).stdout.strip()
+    where = ("--url", url(server))
+    assert run("pub", "news", "1", *where, TELLWIRE_TOKEN=may).returncode == 0
+    assert run("history", "news", *where, "--token", may).stdout == "1\n"
+    for command in (("pub", "news", "2"), ("history", "news"), ("sub", "news")):
+        without = run(*command, *where)
+        assert without.returncode == 1
+        assert "this server wants a token" in without.stderr
+        elsewhere = run(command[0], "other", *command[2:], *where, TELLWIRE_TOKEN=may)
+        assert elsewhere.returncode == 1
+        assert "you may not" in elsewhere.stderr
+        assert may not in elsewhere.stderr
+    assert run("pub", "news", "2", *where, "--token", "a b").returncode == 2

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tellwire.cli import follow as following
+from tellwire.cli.client import Target
 from tellwire.cli.follow import Notice, backoff_s, follow
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -105,7 +106,9 @@ class Followed:
         self.data: list[int] = []
         self.notices: list[str] = []
         self.fatal = False
-        with closing(follow(server.url, ("news",), sleep=self.waits.append, **options)) as items:
+        with closing(
+            follow(Target(server.url, None, False).client, ("news",), sleep=self.waits.append, **options)
+        ) as items:
             for item in items:
                 if isinstance(item, Notice):
                     self.notices.append(item.text)

@@ -6,7 +6,7 @@ import click
 
 from tellwire import __version__
 from tellwire.cli.client import history, pub, sub, tail
-from tellwire.cli.start import serve
+from tellwire.cli.start import check_config, serve
 from tellwire.cli.token import token
 
 _EPILOG = """\b
@@ -34,5 +34,5 @@ def version() -> None:
     click.echo(f"tellwire {__version__}")
 
 
-for _command in (serve, pub, sub, tail, history, token):
+for _command in (serve, pub, sub, tail, history, token, check_config):
     main.add_command(_command)

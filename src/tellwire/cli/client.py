@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import click
 import httpx
@@ -29,21 +30,44 @@ TRIES = 8
 """How often a publish is tried before `pub` gives up: two minutes with the backoff between them."""
 
 
-def _url_option(command: F) -> F:
-    return click.option(
+class Target(NamedTuple):
+    """Which server is talked to, and how."""
+
+    url: str
+    token: str | None
+    insecure: bool
+
+    def client(self, **options: Any) -> httpx.Client:
+        """Make an HTTP client for it."""
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        return httpx.Client(base_url=self.url, headers=headers, verify=not self.insecure, **options)
+
+
+def _server_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say which server is meant; the command gets them as `target`."""
+
+    @click.option(
         "--url",
         envvar="TELLWIRE_URL",
         default="http://127.0.0.1:8000",
         show_default=True,
         show_envvar=True,
         help="Where the server is.",
-    )(command)
-
-
-def _insecure_option(command: F) -> F:
-    return click.option("--insecure", is_flag=True, help="Accept any TLS certificate: for trying things out only.")(
-        command
     )
+    @click.option(
+        "--token",
+        envvar="TELLWIRE_TOKEN",
+        show_envvar=True,
+        help="Token that says who you are; better given in the environment, where other users do not see it.",
+    )
+    @click.option("--insecure", is_flag=True, help="Accept any TLS certificate: for trying things out only.")
+    @functools.wraps(command)
+    def with_target(*args: Any, url: str, token: str | None, insecure: bool, **kwargs: Any) -> None:
+        if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
+            raise click.UsageError("the token holds characters that none has; it is three parts joined by dots")
+        command(*args, target=Target(url, token, insecure), **kwargs)
+
+    return with_target
 
 
 def _output_option(command: F) -> F:
@@ -67,9 +91,8 @@ Examples:
 @click.option("--event", default="message", show_default=True, help="Name of the event.")
 @click.option("--key", help="What the message is about; readers with the policy latest get the newest of each key.")
 @click.option("--ephemeral", is_flag=True, help="Hand it to who is connected now, and do not keep it.")
-@_url_option
-@_insecure_option
-def pub(channel: str, data: str, kind: str | None, id_: str | None, url: str, insecure: bool, **fields: Any) -> None:
+@_server_options
+def pub(channel: str, data: str, kind: str | None, id_: str | None, target: Target, **fields: Any) -> None:
     """Publish DATA to CHANNEL; with - every line of standard input.
 
     Prints the position that each message got. A publish is retried under its id until the server has answered, so it is
@@ -79,7 +102,7 @@ def pub(channel: str, data: str, kind: str | None, id_: str | None, url: str, in
     if id_ is not None and data == "-":
         raise click.UsageError("--id names one message; it does not go with -")
     options = {name: value for name, value in fields.items() if value}
-    with httpx.Client(base_url=url, timeout=20, verify=not insecure) as client:
+    with target.client(timeout=20) as client:
         for line in lines:
             body = {"channel": channel, "data": _data(line, kind), "id": id_ or secrets.token_urlsafe(12), **options}
             answer = _publish(client, body)
@@ -153,11 +176,8 @@ Examples:
 @click.option("--since", help="Where to begin: a cursor, a sequence number, now or earliest.  [default: now]")
 @click.option("--last", type=click.IntRange(min=0), help="Begin with the newest N messages.")
 @_output_option
-@_url_option
-@_insecure_option
-def sub(
-    channels: tuple[str, ...], since: str | None, last: int | None, envelope: bool, url: str, insecure: bool
-) -> None:
+@_server_options
+def sub(channels: tuple[str, ...], since: str | None, last: int | None, envelope: bool, target: Target) -> None:
     """Print the messages of channels as they come, one per line.
 
     After a drop it goes on from its cursor: nothing is missing and nothing comes twice. What may be missing all the
@@ -165,7 +185,7 @@ def sub(
     """
     if since is not None and last is not None:
         raise click.UsageError("--since and --last exclude each other: give the one or the other")
-    _print_stream(channels, since, last, envelope, url, insecure)
+    _print_stream(channels, since, last, envelope, target)
 
 
 @click.command(
@@ -178,18 +198,17 @@ Examples:
 @click.argument("channels", metavar="CHANNEL...", nargs=-1, required=True)
 @click.option("-n", "--last", type=click.IntRange(min=0), default=10, show_default=True, help="Messages to begin with.")
 @_output_option
-@_url_option
-@_insecure_option
-def tail(channels: tuple[str, ...], last: int, envelope: bool, url: str, insecure: bool) -> None:
+@_server_options
+def tail(channels: tuple[str, ...], last: int, envelope: bool, target: Target) -> None:
     """Print the newest messages of channels, then more as they come."""
-    _print_stream(channels, None, last, envelope, url, insecure)
+    _print_stream(channels, None, last, envelope, target)
 
 
 def _print_stream(
-    channels: tuple[str, ...], since: str | None, last: int | None, envelope: bool, url: str, insecure: bool
+    channels: tuple[str, ...], since: str | None, last: int | None, envelope: bool, target: Target
 ) -> None:
     try:
-        for item in follow(url, channels, since=since, last=last, verify=not insecure):
+        for item in follow(target.client, channels, since=since, last=last):
             if isinstance(item, Notice):
                 click.echo(item.text, err=True)
                 if item.fatal:
@@ -235,18 +254,15 @@ Examples:
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="Messages to print, at most.")
 @click.option("--before", help="Only what is older than this position.")
 @_output_option
-@_url_option
-@_insecure_option
-def history(
-    channels: tuple[str, ...], limit: int, before: str | None, envelope: bool, url: str, insecure: bool
-) -> None:
+@_server_options
+def history(channels: tuple[str, ...], limit: int, before: str | None, envelope: bool, target: Target) -> None:
     """Print the newest messages that are kept of channels, oldest first."""
     try:
-        with httpx.Client(base_url=url, timeout=20, verify=not insecure) as client:
+        with target.client(timeout=20) as client:
             for message in reversed(list(_pages(client, channels, before or "now", limit))):
                 _print(message, envelope)
     except httpx.HTTPError as exc:
-        raise click.ClickException(f"no answer from {url}: {exc}") from None
+        raise click.ClickException(f"no answer from {target.url}: {exc}") from None
     except BrokenPipeError:
         _end_quietly()
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import httpx
 
+from tellwire.errors import comes_back
+
 BACKOFF_FIRST_S = 1.0
 BACKOFF_MAX_S = 60.0
 JITTER_S = 0.5
@@ -48,17 +50,17 @@ def backoff_s(attempt: int) -> float:
 
 
 def follow(
-    url: str,
+    make_client: Callable[..., httpx.Client],
     channels: tuple[str, ...],
     *,
     since: str | None = None,
     last: int | None = None,
-    verify: bool = True,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Generator[dict[str, Any] | Notice, None, None]:
     """Yield the messages of channels for ever, and notices of drops and gaps between them.
 
-    Wrong requests (4xx) end it with a fatal notice; everything else is tried again.
+    `make_client` makes the HTTP client of each connection, with the timeout that it is given. Wrong requests (4xx), and
+    a stream that the server closed for good, end it with a fatal notice; everything else is tried again.
     """
     attempt = 0
     epoch = ""
@@ -70,7 +72,7 @@ def follow(
         elif last is not None:
             query["last"] = last
         try:
-            with httpx.Client(base_url=url, timeout=CONNECT_TIMEOUT_S, verify=verify) as client:
+            with make_client(timeout=CONNECT_TIMEOUT_S) as client:
                 for push in _stream(client, query):
                     kind = push["type"]
                     if kind == "connected":
@@ -90,6 +92,8 @@ def follow(
                         if push["reason"] == "epoch":
                             epoch, cursor = push["to"].partition(".")[0], push["to"]
                     elif kind == "closing":
+                        if not comes_back(push["code"]):
+                            raise _Refused(push["reason"])
                         wait_ms = push.get("reconnect_in_ms")
                         raise _Dropped(push["reason"], None if wait_ms is None else wait_ms / 1000)
             raise _Dropped("the stream ended")

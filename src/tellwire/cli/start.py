@@ -10,6 +10,7 @@ import ssl
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import click
 import msgspec
@@ -18,8 +19,21 @@ from rich.text import Text
 
 from tellwire import __version__
 from tellwire.auth import redact
-from tellwire.config import InvalidSetting, Server, Settings, default_text, describe_type, load_settings, settings
+from tellwire.config import (
+    InvalidSetting,
+    Server,
+    Settings,
+    default_text,
+    describe_type,
+    load_settings,
+    namespace_settings,
+    settings,
+)
 from tellwire.errors import TellwireError
+from tellwire.limits import raise_descriptor_limit
+
+SECRETS = frozenset({"token_key", "hook_secret"})
+"""Settings whose values are shown to nobody."""
 
 
 class _SettingsCommand(click.Command):
@@ -87,6 +101,58 @@ def serve(config: Path | None, **flags: Any) -> None:
         raise click.ClickException(str(exc)) from None
     except (TellwireError, ValueError) as exc:
         raise click.ClickException(f"the server could not start: {exc}") from None
+
+
+@click.command(
+    "check-config",
+    cls=_SettingsCommand,
+    epilog="""\b
+Examples:
+  tellwire check-config --config tellwire.toml
+  TELLWIRE_PORT=9000 tellwire check-config
+""",
+)
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file with settings.  [env: TELLWIRE_CONFIG]")
+@click.option("--namespace", multiple=True, metavar="NAME:KEY=VALUE", help="As for serve.")
+def check_config(config: Path | None, **flags: Any) -> None:
+    """Check the settings that serve would start with, and print those that are not the defaults.
+
+    Certificate, keys, broker's URL and hooks are looked at; nothing is started, made or asked. Exits with 1 and says
+    where the fault is if there is one.
+    """
+    from tellwire.server import make_node
+
+    try:
+        wanted = load_settings(flags, os.environ, config)
+        _check_certificate(wanted.server)
+        make_node(wanted)
+    except InvalidSetting as exc:
+        raise click.ClickException(str(exc)) from None
+    except (TellwireError, ValueError) as exc:
+        raise click.ClickException(f"the server could not start: {exc}") from None
+    for setting in settings():
+        value = getattr(getattr(wanted, setting.room), setting.key)
+        if value != setting.default:
+            shown = "(set)" if setting.key in SECRETS else redact(_without_query(str(value)))
+            click.echo(f"{setting.room}.{setting.key} = {shown}")
+    for namespace in wanted.namespaces:
+        for setting in namespace_settings():
+            value = getattr(namespace, setting.key)
+            if value != setting.default:
+                click.echo(f"namespaces.{namespace.name}.{setting.key} = {value}")
+    too_few = raise_descriptor_limit(wanted.limits.connections_max)
+    if too_few is not None:
+        click.echo(f"warning: {too_few}", err=True)
+    click.echo("the settings can be used")
+
+
+def _without_query(text: str) -> str:
+    """Leave out what of a URL may be secret: who asks with which password, and its parameters."""
+    parts = urlsplit(text)
+    if not parts.scheme or not parts.netloc:
+        return text
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "…" if parts.query else "", ""))
 
 
 def _check_address(server: Server) -> None:
