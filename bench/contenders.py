@@ -100,7 +100,7 @@ def tellwire(broker: str = "memory://", name: str = "Tellwire", *, more: str = "
 
 def with_tokens(algorithm: str, cache: Path) -> Contender:
     """Return Tellwire with a key, and with a token for each client, made afresh and kept in `cache`."""
-    from tellwire.cli.token_making import make_token, new_key
+    from tellwire.auth.making import make_token, new_key
 
     key = cache / f"{algorithm}.key"
     tokens = cache / f"{algorithm}.tokens"
