@@ -44,7 +44,11 @@ class Mounted:
             await _refuse(exc, scope, receive, send)
             return
         # A copy: what the router writes into it is not for the application outside.
-        await app(dict(scope), receive, send)
+        inner = dict(scope)
+        path: str = inner["path"]
+        if len(path) > 1 and path.endswith("/") and path != inner.get("root_path", "") + "/":
+            inner["path"] = path[:-1]  # Litestar has put that slash there
+        await app(inner, receive, send)
 
 
 class InFront:
