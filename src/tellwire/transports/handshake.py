@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from base64 import b64encode
 from binascii import Error, a2b_base64
 from collections.abc import Awaitable, Callable, Iterable
@@ -56,6 +57,10 @@ _log.setLevel(logging.WARNING)  # the parser would note every connection that op
 _app_log = logging.getLogger("uvicorn.error")
 
 
+# RFC 9110, sections 5.6.1 and 5.6.2; lists with holes in them go the long way, too.
+_NAMES = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?:[ \t]*,[ \t]*[!#$%&'*+\-.^_`|~0-9A-Za-z]+)*")
+
+
 class Opening(NamedTuple):
     """A handshake that can be accepted."""
 
@@ -76,11 +81,15 @@ def read_opening(headers: list[tuple[bytes, bytes]], *, has_deflate: bool = True
     if len(fields) != len(headers) or b"content-length" in fields or b"transfer-encoding" in fields:
         return None
     key = fields.get(b"sec-websocket-key", b"")
+    connection = fields.get(b"connection", b"")
+    names = fields.get(b"sec-websocket-protocol")
     if (
         b"host" not in fields
         or fields.get(b"upgrade", b"").lower() != b"websocket"
-        or b"upgrade" not in map(bytes.strip, fields.get(b"connection", b"").lower().split(b","))
         or fields.get(b"sec-websocket-version") != b"13"
+        or not _NAMES.fullmatch(connection)
+        or b"upgrade" not in map(bytes.strip, connection.lower().split(b","))
+        or (names is not None and not _NAMES.fullmatch(names))
     ):
         return None
     try:
@@ -90,7 +99,6 @@ def read_opening(headers: list[tuple[bytes, bytes]], *, has_deflate: bool = True
         compression = negotiate(offer) if offer is not None and has_deflate else None
     except (Error, InvalidHandshake):
         return None
-    names = fields.get(b"sec-websocket-protocol")
     return Opening(
         b64encode(sha1(key + _GUID, usedforsecurity=False).digest()),
         [] if names is None else [name.strip() for name in names.decode("latin-1").split(",")],
