@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -160,8 +160,10 @@ def get(server: Server, path: str) -> Any:
         return check_answer("GET", path, wire.get(path))
 
 
-def test_document_is_served(server: Server) -> None:
-    assert get(server, "/openapi.json") == described()
+def test_document_is_served_with_the_servers_own_bounds(start_server: Callable[..., Server]) -> None:
+    server = start_server(limits={"poll_wait_max_s": 5}, auth={"token_cookie": "sid"})
+    limits = Limits(poll_wait_max_s=5, drain_s=0.1)
+    assert get(server, "/openapi.json") == document(limits=limits, cookie="sid")
 
 
 def test_publishes_and_pages_are_as_described(server: Server) -> None:

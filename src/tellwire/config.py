@@ -68,6 +68,8 @@ class Server:
     """PEM file with the certificate, and those above it; TLS and HTTP/2 are on where it is given."""
     tls_key: str | None = None
     """PEM file with the certificate's private key."""
+    traces: bool = False
+    """Make spans of publishes and deliveries; needs the extra tellwire[otel]."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severity that is logged, on standard error."""
     log_format: Literal["text", "json"] = "text"

@@ -26,6 +26,7 @@ from tellwire.config import Settings
 from tellwire.counters import Counters
 from tellwire.errors import MethodNotAllowed, NotAnUpgrade, NotFound, TellwireError
 from tellwire.hooks import Hooks
+from tellwire.hub import Tracer
 from tellwire.limits import raise_descriptor_limit
 from tellwire.names import Namespaces
 from tellwire.node import OPEN, OPEN_TO_ALL, Caller, Entrance, Node
@@ -55,7 +56,7 @@ CONSOLE = Path(__file__).parent / "console"
 GC_THRESHOLD = (10_000, 20, 20)
 """Objects made before the youngest of them are looked through, and how often the older ones are (gc.set_threshold)."""
 
-ALLOWED_HEADERS = b"Content-Type, Idempotency-Key, Last-Event-ID, Authorization"
+ALLOWED_HEADERS = b"Content-Type, Idempotency-Key, Last-Event-ID, Authorization, Traceparent"
 
 
 class Preflight:
@@ -115,6 +116,7 @@ def make_app(node: Node, *, jsonp: bool = False, metrics_open: bool = False, pag
         "/v1/presence": {"GET": presence, "POST": presence},
         "/v1/send": {"POST": SendEndpoint(node)},
         "/v1/call": {"POST": CallEndpoint(node)},
+        "/v1/ws": {"GET": UpgradeRequired(node)},
         "/metrics": {"GET": MetricsEndpoint(node, is_open=metrics_open)},
         **admin_doors(node),
     }
@@ -131,15 +133,16 @@ def make_app(node: Node, *, jsonp: bool = False, metrics_open: bool = False, pag
     async def describe(request: Request) -> Response:
         from tellwire.openapi import document  # it is made where somebody looks
 
-        return JSONResponse(document(prefix=request.scope.get("root_path", "")))
+        prefix = request.scope.get("root_path", "")
+        cookie = node.entrance.cookie or "tellwire_token"
+        return JSONResponse(document(prefix=prefix, limits=node.limits, jsonp=jsonp, cookie=cookie))
 
     console = [Route("/", show_page), Mount("/console", StaticFiles(directory=CONSOLE))] if page else []
 
     return Starlette(
         routes=[
-            *(Route(path, Preflight(node.access, methods)) for path, methods in doors.items()),
             WebSocketRoute("/v1/ws", WebSocketEndpoint(node)),
-            Route("/v1/ws", UpgradeRequired(node)),
+            *(Route(path, Preflight(node.access, methods)) for path, methods in doors.items()),
             *console,
             Route("/healthz", healthy),
             Route("/readyz", ready),
@@ -274,7 +277,7 @@ def make_node(settings: Settings, hooks: Hooks | None = None, *, embedded: bool 
         everyone = OPEN_TO_ALL if embedded or not server.is_on_loopback else OPEN
     elif hooks.connect is None and hooks.authorize is not None:
         everyone = Identity()  # nobody in particular, of whom the application decides each time
-    return Node(
+    node = Node(
         make_broker(server.broker, namespaces, dedupe_window_s=limits.dedupe_window_s),
         namespaces=namespaces,
         limits=limits,
@@ -286,6 +289,17 @@ def make_node(settings: Settings, hooks: Hooks | None = None, *, embedded: bool 
         trusted_proxies=tuple(ipaddress.ip_network(text, strict=False) for text in server.trusted_proxies),
         revocation_s=auth.revocation_s,
     )
+    if server.traces:
+        node.hub.tracer = _make_tracer()
+    return node
+
+
+def _make_tracer() -> Tracer:
+    try:
+        from tellwire.telemetry import MessageTracer
+    except ModuleNotFoundError as exc:
+        raise ValueError(f"traces needs OpenTelemetry ({exc.name} is missing): install tellwire[otel]") from None
+    return MessageTracer()
 
 
 def make_server(settings: Settings, on_ready: Callable[[str], None] | None = None) -> Server:

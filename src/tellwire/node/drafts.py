@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Raw, UnsetType
 
 from tellwire.errors import BadRequest, TooLarge
-from tellwire.message import Draft, Position
+from tellwire.message import Draft, Position, trace_of
 from tellwire.names import Namespace
 from tellwire.protocol.commands import EVENT_MAX_CHARS, ID_MAX_CHARS, KEY_MAX_CHARS, SESSION_MAX_CHARS, Publish
 from tellwire.protocol.data import check_data, to_json
@@ -45,6 +45,7 @@ def make_draft(command: Publish, namespace: Namespace, session: str | None, *, p
         skip,
         command.ephemeral or namespace.ephemeral,
         None if command.expect is None else Position.parse(command.expect),
+        trace_of(command.trace) if command.trace else "",
     )
 
 

@@ -54,13 +54,13 @@ class Entrance:
         self.revocations = Revocations()
         self._verifier = verifier
         self._everyone = everyone
-        self._cookie = cookie
+        self.cookie = cookie
 
     async def identify(self, handshake: Handshake) -> Identity | None:
         """Return who sent a handshake, None where they still have to say; raises Unauthorized, Forbidden."""
         if self.hooks.connect is None and self._verifier is None:
             return self._everyone
-        token = find_token(handshake.headers, handshake.query, handshake.subprotocols, self._cookie)
+        token = find_token(handshake.headers, handshake.query, handshake.subprotocols, self.cookie)
         if self.hooks.connect is not None:
             found = await self.hooks.ask_connect(_describe(handshake, token))
             if found is not None:

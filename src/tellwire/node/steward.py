@@ -6,7 +6,7 @@ import asyncio
 import math
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any, cast
 
 from tellwire.auth import Access, Identity, Operation
@@ -402,6 +402,8 @@ class Node:
             raise Unauthorized("connect: this server wants a token; give it as token")
         if subscriber.closed:
             return
+        if identity.user is not None and identity.user != caller.counted:
+            self.turnstile.check_user(identity.user)
         if caller.visit is not None:
             caller.visit.known()
             caller.visit = None
@@ -490,7 +492,7 @@ class Node:
         draft = self.draft(command, caller.session, packed=packed)
         if self.hooks.publish is not None:
             draft = await publish_as_asked(self, caller.view(), draft)
-        appended = await self.broker.append(draft)
+        appended = await self._append(draft)
         self.counters.published(began, len(draft.data), duplicate=appended.duplicate)
         return appended
 
@@ -498,9 +500,13 @@ class Node:
         """Publish for the operator or the application itself: checked, but neither refused nor asked about."""
         began = time.perf_counter()
         draft = self.draft(command, None, packed=packed)
-        appended = await self.broker.append(draft)
+        appended = await self._append(draft)
         self.counters.published(began, len(draft.data), duplicate=appended.duplicate)
         return appended
+
+    def _append(self, draft: Draft) -> Awaitable[Appended]:
+        tracer = self.hub.tracer
+        return self.broker.append(draft) if tracer is None else tracer.publish(draft, self.broker.append)
 
     def draft(self, command: Publish, session: str | None, *, packed: bool) -> Draft:
         """Check a publish and make a draft of it; raises RequestError."""

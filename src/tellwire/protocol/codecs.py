@@ -66,6 +66,7 @@ class Codec(ABC):
                 message.seq,
                 message.key,
                 not message.seq,
+                message.trace,
             )
         )
         return encoded

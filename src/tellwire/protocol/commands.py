@@ -75,6 +75,7 @@ class Publish(Command, tag="publish", kw_only=True):
     expect: str | None = None
     echo: bool = True
     session: str | None = None
+    trace: str | None = None
 
 
 class Presence(Command, tag="presence", kw_only=True):

@@ -129,6 +129,7 @@ class MessagePush(Push, tag="message"):
     seq: int = 0
     key: str | None = None
     ephemeral: bool = False
+    trace: str = ""
 
 
 class Join(Push, tag="join"):

@@ -10,7 +10,7 @@ from collections import deque
 from functools import partial
 from typing import Protocol
 
-from tellwire.errors import CloseCode, Internal, RequestError, TellwireError, Unauthorized
+from tellwire.errors import CloseCode, Internal, RequestError, TellwireError, TooManyConnections, Unauthorized
 from tellwire.node import Node
 from tellwire.protocol.commands import AnyCommand, Publish, Refresh
 from tellwire.protocol.pushes import Push
@@ -120,6 +120,6 @@ class Conversation:
         self._wire.send(describe(exc, command.ref))
         if isinstance(exc, Internal):
             self._wire.close(CloseCode.INTERNAL_ERROR, exc.detail)
-        elif isinstance(exc, Unauthorized) and type(command) is not Refresh:
+        elif isinstance(exc, Unauthorized | TooManyConnections) and type(command) is not Refresh:
             # Whoever does not say who they are, or says it with a token that is not accepted, has no business here.
             self._wire.close(exc.close_code or CloseCode.UNAUTHORIZED, exc.detail)

@@ -109,7 +109,9 @@ class PollDoor:
 
     def _read_again(self, slice_: Slice | None, exc: BaseException | None) -> None:
         if slice_ is not None:
-            self.put(write_slice(slice_, join_gaps(self._gap, slice_.gap), skip=self.subscriber.session))
+            page = write_slice(slice_, join_gaps(self._gap, slice_.gap), skip=self.subscriber.session)
+            self._node.counters.delivered(len(slice_.messages), len(page.body))
+            self.put(page)
         else:
             self.put(problem(exc if isinstance(exc, TellwireError) else Internal("reading from the log failed")))
 
@@ -223,14 +225,13 @@ class PollEndpoint(Endpoint):
         if before is not None:
             if since is not None or last is not None:
                 raise BadRequest("before excludes since and last: it pages backwards, they page forwards")
-            slice_ = await node.read_back(wanted, before, limit=limit)
-            return wrap(write_slice(slice_, slice_.gap), callback)
+            return self._page(await node.read_back(wanted, before, limit=limit), callback)
         wait_s = min(query.seconds("wait"), node.limits.poll_wait_max_s)
         if not wait_s:
             if attendance == "enter":
                 await node.members.attend(caller, channels)
             slice_ = await node.read(wanted, since, limit=limit, last=last, on_gap=query.on_gap)
-            return wrap(write_slice(slice_, slice_.gap, skip=caller.session), callback)
+            return self._page(slice_, callback, caller.session)
         placement = await node.place(wanted, since, last, query.on_gap)
         direct: DirectResponse | None = scope.get("extensions", {}).get(RESPONSE)
         try:
@@ -252,6 +253,11 @@ class PollEndpoint(Endpoint):
         node.hub.join(door.subscriber, placement)
         door.wait(wait_s)
         return await self._await(door, receive) if isinstance(door, AsgiPollDoor) else None
+
+    def _page(self, slice_: Slice, callback: str | None, skip: str | None = None) -> Answer:
+        answer = write_slice(slice_, slice_.gap, skip=skip)
+        self.node.counters.delivered(len(slice_.messages), len(answer.body))
+        return wrap(answer, callback)
 
     async def _await(self, door: AsgiPollDoor, receive: Receive) -> Answer:
         """Wait for the answer, or for the peer to go away."""

@@ -39,7 +39,9 @@ class PublishEndpoint(Endpoint):
         self, scope: Scope, receive: Receive, send: Send, extra: RawHeaders, caller: Caller
     ) -> Answer | None:
         what, packed = await read_command(scope, receive, self.node.limits.request_max_bytes, _ANY)
+        trace = header(scope, b"traceparent")
         if isinstance(what, Publish):
+            what.trace = what.trace or trace
             key = header(scope, b"idempotency-key")
             if key is not None:
                 if what.id is not None and what.id != key:
@@ -47,14 +49,16 @@ class PublishEndpoint(Endpoint):
                 what.id = key
             answer: Any = describe(await self.publish(what, caller, packed=packed))
         else:
-            answer = await self._publish_all(what, caller, packed=packed)
+            answer = await self._publish_all(what, caller, trace, packed=packed)
         return Answer(200, msgspec.json.encode(answer))
 
     async def publish(self, command: Publish, caller: Caller, *, packed: bool) -> Appended:
         """Publish one message."""
         return await self.node.publish(command, caller, packed=packed)
 
-    async def _publish_all(self, items: list[msgspec.Raw], caller: Caller, *, packed: bool) -> list[dict[str, Any]]:
+    async def _publish_all(
+        self, items: list[msgspec.Raw], caller: Caller, trace: str | None, *, packed: bool
+    ) -> list[dict[str, Any]]:
         """Publish a list in its order; each item succeeds or fails by itself."""
         if len(items) > LIST_MAX:
             raise TooLarge(f"a list has at most {LIST_MAX} messages; this one has {len(items)}")
@@ -64,6 +68,7 @@ class PublishEndpoint(Endpoint):
         async def publish(place: int, item: msgspec.Raw) -> None:
             try:
                 command = _ONE.decode(item, packed=packed)
+                command.trace = command.trace or trace
                 answers[place] = describe(await self.publish(command, caller, packed=packed))
             except TellwireError as exc:
                 node.counters.rejects[exc.code] += 1
