@@ -27,9 +27,10 @@ export class Backoff {
 
   /** A try failed: how many milliseconds until the next one? @param {number | null} [toldMs] */
   next(toldMs) {
+    // Told is not failed.
+    if (toldMs !== null && toldMs !== undefined) return toldMs;
     this.failures += 1;
-    const wait = waitMs(this.failures, this.clock.random(), toldMs);
-    if (toldMs !== null && toldMs !== undefined) return wait;
+    const wait = waitMs(this.failures, this.clock.random());
     const { connection } = /** @type {any} */ (globalThis.navigator ?? {});
     return wait * (SLOWNESS[connection?.effectiveType] ?? 1);
   }

@@ -52,6 +52,8 @@ const TRANSPORTS = {
   poll: (host) => new HttpTransport(host, "poll", PollLane),
 };
 const LONGEST_UPGRADE_MS = 600_000;
+/** A connection that was there for so long has worked. */
+const STEADY_MS = 1000;
 
 /**
  * Keeps one transport open: tries them in order, comes back when one is lost, and looks out for a better one.
@@ -75,7 +77,7 @@ export class Connection {
   #upgradeMs;
   #isSuspended = false;
   #adoptedAt = 0;
-  /** How many connections in a row were lost before they were as old as a try may take. */
+  /** How many connections in a row were lost as soon as they were there. */
   #shortLived = 0;
   /** Whether the token was renewed since a connection worked. */
   #isRenewed = false;
@@ -195,9 +197,8 @@ export class Connection {
     transport.close();
     if (transport !== this.current) return;
     const turn = this.#reset();
-    const { clock, options } = this.host;
     // One that ends as soon as it has begun did not work, whatever it said.
-    if (clock.now() - this.#adoptedAt >= options.tryTimeoutMs) {
+    if (this.host.clock.now() - this.#adoptedAt >= STEADY_MS) {
       this.backoff.reset();
       this.#shortLived = 0;
       this.#isRenewed = false;
