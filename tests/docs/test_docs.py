@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import click
 import msgspec
@@ -11,11 +13,13 @@ import pytest
 from starlette.routing import Mount, Route, WebSocketRoute
 
 from docs import cli_page
+from tellwire.auth import Operation
 from tellwire.brokers import BROKERS
 from tellwire.brokers.memory import MemoryBroker
 from tellwire.cli import main as cli
 from tellwire.config import namespace_settings, settings
 from tellwire.errors import CloseCode, error_classes
+from tellwire.limits import Limits
 from tellwire.names import Namespaces
 from tellwire.node import RESERVED_EVENTS, Node
 from tellwire.protocol.commands import COMMANDS, Publish
@@ -119,11 +123,11 @@ def test_every_parameter_of_a_reading_is_documented() -> None:
     text = page("endpoints.md")
     source = "".join(
         (ROOT / "src" / "tellwire" / "transports" / f"{name}.py").read_text()
-        for name in ("requests", "polling", "streams", "publishing")
+        for name in ("requests", "polling", "streams", "publishing", "websocket")
     )
     asked = set(re.findall(r'(?:query|self)\.(?:text|integer|seconds|flag|choice)\("(\w+)"', source))
-    assert {"since", "last", "wait", "policy", "envelope"} <= asked
-    for name in {*asked, "channel"}:
+    assert {"since", "last", "wait", "policy", "envelope", "presence", "callback"} <= asked
+    for name in {*asked, "channel", "token"}:
         assert f"| `{name}` |" in text, name
     assert Query is not None
 
@@ -134,6 +138,20 @@ def test_every_field_of_a_publish_is_in_the_spec() -> None:
         assert field.name == "ref" or f"| `{field.name}` |" in text
     for name in RESERVED_EVENTS:
         assert f"`{name}`" in text
+
+
+def test_the_spec_says_which_operations_there_are() -> None:
+    text = section((ROOT / "spec" / "protocol.md").read_text(), "### 13.5 Permissions")
+    for operation in get_args(Operation):
+        assert f"| `{operation}` |" in text
+
+
+def test_every_command_and_push_is_in_the_spec_with_its_fields() -> None:
+    text = (ROOT / "spec" / "protocol.md").read_text()
+    for kind in (*COMMANDS, *PUSHES):
+        assert f"`{kind.__struct_config__.tag}`" in text or f" {kind.__struct_config__.tag}" in text
+        for field in msgspec.structs.fields(kind):
+            assert re.search(rf"`{field.encode_name}`|\"{field.encode_name}\"", text), (kind, field.encode_name)
 
 
 def test_every_setting_is_documented() -> None:
@@ -147,11 +165,32 @@ def test_every_setting_is_documented() -> None:
         assert f"{scheme}://" in (ROOT / "docs" / "brokers.md").read_text()
 
 
-def test_operations_names_every_limit() -> None:
-    text = (ROOT / "docs" / "operations.md").read_text()
-    for setting in settings():
-        if setting.room == "limits" and setting.key not in ("deflate", "sse_retry_ms"):
-            assert f"`{setting.key}`" in text, setting.key
+def shown(name: str, value: float) -> str:
+    """Write a limit's default as its page does."""
+    if name.endswith("_bytes"):
+        return f"{int(value) >> 20} MiB" if value >= 1 << 20 else f"{int(value) >> 10} KiB"
+    return f"{value:g} s" if name.endswith("_s") and not name.endswith("_per_s") else f"{value:,.0f}"
+
+
+def test_every_limit_is_documented_with_its_default() -> None:
+    text = (ROOT / "docs" / "limits.md").read_text()
+    for field in fields(Limits):
+        if field.name in ("deflate", "sse_retry_ms"):
+            continue  # no bounds
+        assert re.search(
+            rf"^\| `{field.name}`( ★)? \| {shown(field.name, getattr(Limits, field.name))} \|", text, re.MULTILINE
+        ), field
+    for setting in namespace_settings():
+        assert f"`{setting.key}`" in text or setting.key in ("ephemeral", "policy", "name"), setting.key
+
+
+def test_limits_that_are_counted_are_marked() -> None:
+    text = (ROOT / "docs" / "limits.md").read_text()
+    source = "".join(path.read_text() for path in (ROOT / "src" / "tellwire").rglob("*.py"))
+    counted = set(re.findall(r'(?:hit|_refusal)\(\s*"(\w+)"', source))
+    assert {"connections_max", "connect_s"} <= counted
+    for name in counted:
+        assert f"| `{name}` ★ |" in text, name
 
 
 def test_the_page_of_the_command_line_is_what_help_says() -> None:
