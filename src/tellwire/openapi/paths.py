@@ -10,8 +10,8 @@ from tellwire.node import LAST_MAX
 from tellwire.openapi.schemas import BOUNDS, CHANNEL, COUNT, CURSOR, SESSION, TEXT, Schema, list_of, object_of, ref
 from tellwire.transports.publishing import LIST_MAX
 
-_EVERYWHERE = (400, 401, 403, 408, 429, 500, 503)
-"""Statuses of errors that every endpoint may answer with, but for those of health."""
+_EVERYWHERE = (400, 401, 403, 408, 413, 429, 500, 503)
+"""Statuses of errors that every endpoint may answer with, but for those of health; 413 also of what has no body."""
 
 
 def _responses(ok: Schema, errors: Iterable[int] = ()) -> dict[str, Schema]:
@@ -96,7 +96,7 @@ def make_paths(limits: Limits, *, jsonp: bool) -> dict[str, Any]:
         _header("Idempotency-Key", "The `id` of a single message.", {"type": "string", **BOUNDS["id"]}),
         _header("traceparent", "The publisher's trace context (W3C).", TEXT),
     ]
-    posting = (404, 413, 415)
+    posting = (404, 415)
     page = _json("What there is.", ref("Page"))
     return {
         "/v1/messages": {
@@ -122,7 +122,7 @@ def make_paths(limits: Limits, *, jsonp: bool) -> dict[str, Any]:
             "reading", "openWebSocket", "Open a WebSocket: commands and pushes, both ways",
             {
                 "101": {"description": "Subprotocols `tellwire.v1.json` (also without any) and `tellwire.v1.msgpack`."},
-                **{str(s): {"$ref": f"#/components/responses/Problem{s}"} for s in (403, 426, 503)},
+                **{str(s): {"$ref": f"#/components/responses/Problem{s}"} for s in (400, 403, 408, 413, 426, 503)},
             },
         )},
         "/v1/presence": {
@@ -168,7 +168,7 @@ def _admin_paths(publish: Schema, placed: Schema) -> dict[str, Any]:
         "limit", "How many are listed.", {"type": "integer", "minimum": 1, "maximum": LAST_MAX, "default": 100}
     )
     done = _json("It is done, on all nodes.", ref("Done"))
-    posting = (413, 415)
+    posting = (415,)
     asked = [_query("user", "Of this user.", TEXT), _query("client", "This client.", TEXT),
              _query("channel", "That read this channel.", CHANNEL), limit]  # fmt: skip
     return {
