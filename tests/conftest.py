@@ -1,3 +1,3 @@
 """Fixtures that every test may use."""
 
-pytest_plugins = ["tests.serving"]
+pytest_plugins = ["tests.serving", "tests.guarded"]

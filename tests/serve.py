@@ -1,13 +1,15 @@
 """The process that a server under test runs in: ``python -m tests.serve JSON``.
 
 The JSON holds the settings, and as ``kind`` which server carries the app: our own (``direct``), or another ASGI server
-(``uvicorn``, ``hypercorn``) that knows nothing of Tellwire's extensions. The first line on standard output is the port.
-The process ends when its standard input does, so that none outlives the tests.
+(``uvicorn``, ``hypercorn``) that knows nothing of Tellwire's extensions. With ``handlers``, the name of a module that
+has `make_hooks`, the application is asked. The first line on standard output is the port. The process ends when its
+standard input does, so that none outlives the tests.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import signal
@@ -22,16 +24,24 @@ from hypercorn.asyncio import serve
 from hypercorn.config import Config
 
 from tellwire.config import Settings
+from tellwire.hooks import Hooks
+from tellwire.server import Server as TellwireServer
 from tellwire.server import make_app, make_node, run
+from tellwire.transports.direct import Bounds, direct_protocols
 
 
 def main() -> None:
     """Serve until SIGTERM."""
     what = json.loads(sys.argv[1])
     kind = what.pop("kind")
+    handlers = what.pop("handlers", None)
+    hooks: Hooks | None = importlib.import_module(handlers).make_hooks() if handlers else None
     settings = msgspec.convert(what, Settings)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    {"direct": run_direct, "uvicorn": run_uvicorn, "hypercorn": run_hypercorn}[kind](settings)
+    if kind == "direct" and hooks is None:
+        run(settings, lambda url: print(urlsplit(url).port, flush=True))
+    else:
+        {"direct": run_direct, "uvicorn": run_uvicorn, "hypercorn": run_hypercorn}[kind](settings, hooks)
 
 
 def _end_with_parent() -> None:
@@ -39,16 +49,27 @@ def _end_with_parent() -> None:
     os._exit(3)
 
 
-def run_direct(settings: Settings) -> None:
-    """Run Tellwire's own server."""
-    run(settings, lambda url: print(urlsplit(url).port, flush=True))
+def run_direct(settings: Settings, hooks: Hooks | None) -> None:
+    """Run the app over Tellwire's own transports, as its server does, with an application to ask."""
+    listener = _listen()
+    node = make_node(settings, hooks)
+    http, websocket = direct_protocols(Bounds(settings.limits, node.turnstile, node.counters))
+    config = uvicorn.Config(
+        make_app(node, jsonp=settings.auth.jsonp),
+        http=http,
+        ws=websocket,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=5,
+    )
+    TellwireServer(config, node).run(sockets=[listener])
 
 
-def run_uvicorn(settings: Settings) -> None:
+def run_uvicorn(settings: Settings, hooks: Hooks | None) -> None:
     """Run the app under uvicorn as it comes, over h11."""
     listener = _listen()
     config = uvicorn.Config(
-        make_app(make_node(settings)),
+        make_app(make_node(settings, hooks), jsonp=settings.auth.jsonp),
         http="h11",
         ws="websockets-sansio",
         log_config=None,
@@ -58,7 +79,7 @@ def run_uvicorn(settings: Settings) -> None:
     uvicorn.Server(config).run(sockets=[listener])
 
 
-def run_hypercorn(settings: Settings) -> None:
+def run_hypercorn(settings: Settings, hooks: Hooks | None) -> None:
     """Run the app under Hypercorn, with TLS and HTTP/2 where there is a certificate."""
     listener = _listen()
     config = Config()
@@ -67,7 +88,7 @@ def run_hypercorn(settings: Settings) -> None:
     config.keyfile = settings.server.tls_key
     config.keep_alive_timeout = 75
     config.graceful_timeout = 1
-    app = make_app(make_node(settings))
+    app = make_app(make_node(settings, hooks), jsonp=settings.auth.jsonp)
 
     async def serving() -> None:
         stop = asyncio.Event()

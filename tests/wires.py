@@ -251,7 +251,10 @@ def write_frame(
 
 
 class WebSocket(Http):
-    """A WebSocket on ``/v1/ws``; `packed` speaks MessagePack, `deflate` offers compression."""
+    """A WebSocket on ``/v1/ws``; `packed` speaks MessagePack, `deflate` offers compression.
+
+    `query` goes into the address, `token` into the subprotocols.
+    """
 
     def __init__(
         self,
@@ -259,6 +262,8 @@ class WebSocket(Http):
         *,
         packed: bool = False,
         deflate: str = "",
+        query: str = "",
+        token: str = "",
         headers: Fields = (),
         context: ssl.SSLContext | None = None,
         receive_buffer: int | None = None,
@@ -267,7 +272,8 @@ class WebSocket(Http):
         self.packed = packed
         self.answers = True  # pings
         self.waiting: list[dict[str, Any]] = []
-        self.send_request("GET", "/v1/ws", headers=[*handshake_fields(packed=packed, deflate=deflate), *headers])
+        fields = handshake_fields(packed=packed, deflate=deflate, token=token)
+        self.send_request("GET", f"/v1/ws?{query}" if query else "/v1/ws", headers=[*fields, *headers])
         status, self.headers = self.read_head()
         if status != 101:
             response = Response(status, self.headers, self.read_exactly(int(self.headers.get("content-length", 0))))
@@ -356,14 +362,15 @@ class Refused(Exception):
         self.response = response
 
 
-def handshake_fields(*, packed: bool = False, deflate: str = "") -> list[tuple[str, str]]:
+def handshake_fields(*, packed: bool = False, deflate: str = "", token: str = "") -> list[tuple[str, str]]:
     """Return the fields of a WebSocket handshake (RFC 6455, section 4.1)."""
+    subprotocol = "tellwire.v1.msgpack" if packed else "tellwire.v1.json"
     fields = [
         ("Upgrade", "websocket"),
         ("Connection", "Upgrade"),
         ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
         ("Sec-WebSocket-Version", "13"),
-        ("Sec-WebSocket-Protocol", "tellwire.v1.msgpack" if packed else "tellwire.v1.json"),
+        ("Sec-WebSocket-Protocol", f"{subprotocol}, tellwire.token.{token}" if token else subprotocol),
     ]
     if deflate:
         fields.append(("Sec-WebSocket-Extensions", deflate))
