@@ -87,6 +87,7 @@ EVERY_PUSH: list[Push] = [
     Pong(1),
     ErrorPush("conflict", "no", 1, "k.1"),
     MessagePush("a", "i", 1, "message", ONE, 5, "k"),
+    MessagePush("a", "i", 1, "message", ONE, 5, trace="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     MessagePush("a", "", 1, "typing", ONE, ephemeral=True),
     GapPush.of(GAP),
     Heartbeat("k.1"),

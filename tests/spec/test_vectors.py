@@ -175,6 +175,7 @@ def test_pushes(case: dict[str, Any]) -> None:
             data,
             event=said["event"],
             key=said.get("key"),
+            trace=said.get("trace", ""),
         )
         written = {codec: codec.message(message) for codec in (JSON, MSGPACK)}
     else:
