@@ -139,10 +139,13 @@ def make_app(node: Node, *, jsonp: bool = False, metrics_open: bool = False, pag
 
     console = [Route("/", show_page), Mount("/console", StaticFiles(directory=CONSOLE))] if page else []
 
-    return Starlette(
+    preflights = {path: Preflight(node.access, methods) for path, methods in doors.items()}
+    websocket = WebSocketEndpoint(node)
+    return Application(
+        {("websocket", "/v1/ws"): websocket, **{("http", path): door for path, door in preflights.items()}},
         routes=[
-            WebSocketRoute("/v1/ws", WebSocketEndpoint(node)),
-            *(Route(path, Preflight(node.access, methods)) for path, methods in doors.items()),
+            WebSocketRoute("/v1/ws", websocket),
+            *(Route(path, door) for path, door in preflights.items()),
             *console,
             Route("/healthz", healthy),
             Route("/readyz", ready),
@@ -151,6 +154,18 @@ def make_app(node: Node, *, jsonp: bool = False, metrics_open: bool = False, pag
         lifespan=lifespan,
         exception_handlers={HTTPException: _explain},
     )
+
+
+class Application(Starlette):
+    """Starlette, but that what has a path of its own does not go through its middleware and its list of routes."""
+
+    def __init__(self, direct: Mapping[tuple[str, str], Any], **settings: Any) -> None:
+        super().__init__(**settings)
+        self._direct = direct
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        endpoint = self._direct.get((scope["type"], scope.get("path", "")), super().__call__)
+        await endpoint(scope, receive, send)
 
 
 class UpgradeRequired(Endpoint):

@@ -164,6 +164,8 @@ class Members:
     ) -> None:
         """Make a client a member, or replace its state; held by a connection, or by a lease."""
         node = self._node
+        if subscriber is not None and subscriber.closed:
+            return  # it went while the application was asked: what it held from now on, nothing would ever let go of
         hold = self._hold(caller, channel, subscriber, wait_s)
         identity = caller.identity
         assert identity is not None

@@ -489,7 +489,7 @@ class Node:
                 raise Forbidden(_refusal("publish", channel))
         else:
             await self.allow(caller, "publish", [channel])
-        draft = self.draft(command, caller.session, packed=packed)
+        draft = make_draft(command, self.namespaces.of(channel), caller.session, packed=packed)
         if self.hooks.publish is not None:
             draft = await publish_as_asked(self, caller.view(), draft)
         appended = await self._append(draft)
