@@ -1,0 +1,52 @@
+"""Clients that go away in the middle of being let in: nothing of them stays."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tellwire.auth import Operation
+from tellwire.hooks import Client
+from tellwire.node.steward import caller_of
+from tellwire.testing.doors import event_door, settle, socket_talk
+from tellwire.testing.harness import on_loop
+from tests.nodes import Bench, bench
+
+
+class Application:
+    """Says yes, but not before it is told to."""
+
+    def __init__(self, node: Bench) -> None:
+        self.may_answer = asyncio.Event()
+        self.asked = asyncio.Event()
+        node.hooks.authorize = self.authorize
+
+    async def authorize(self, _: Client, __: Operation, ___: str) -> bool:
+        self.asked.set()
+        await self.may_answer.wait()
+        return True
+
+
+@on_loop
+async def test_member_that_goes_while_the_application_is_asked_does_not_stay() -> None:
+    async with bench(presence_grace_s=0.001) as node:
+        await node.presence.open(node.name, 15.0)
+        application = Application(node)
+        talk = socket_talk(node)
+        talk.say(type="presence", ref=1, channel="a", enter=True, watch=True)
+        await application.asked.wait()
+        talk.door.cut()
+        application.may_answer.set()
+        await settle()
+        assert (await node.presence.count("a")).clients == 0
+        assert not len(node.hub.tails)
+
+
+@on_loop
+async def test_stream_that_goes_while_it_enters_does_not_stay() -> None:
+    async with bench(presence_grace_s=0.001) as node:
+        await node.presence.open(node.name, 15.0)
+        door = event_door(node, session="s")
+        door.cut()
+        await node.members.attend(caller_of(door.subscriber), ["a", "b"], door.subscriber)
+        assert (await node.presence.count("a")).clients == 0
+        assert (await node.presence.count("b")).clients == 0
