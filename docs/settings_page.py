@@ -37,7 +37,9 @@ Logs go to standard error.
 """
 
 _SERVER = "Where the server listens, whom it lets in, and where its logs live."
-_LIMITS = "Bounds on what a peer can make the server do or keep."
+_LIMITS = "Bounds on what a peer can make the server do or keep. [Limits](../limits.md) says what happens beyond them."
+_AUTH = "Which tokens are accepted, and what may be done without one. See [Authentication](../authentication.md)."
+_HOOKS = "The backend that is asked over HTTP. See [Hooks](../hooks.md)."
 
 _NAMESPACES = """A channel's namespace is what stands before the first colon of its name: `chat:lobby` is in
 `chat`. Channels without a colon, and those whose namespace has no settings, are in `default`. What a namespace does not
@@ -48,7 +50,7 @@ environment: `TELLWIRE_NAMESPACES="chat:history_messages=100 ticker:policy=lates
 """
 
 _CLIENT = """`TELLWIRE_URL` is where `tellwire pub`, `sub`, `tail` and `history` find the server, unless `--url`
-says it.
+says it; `TELLWIRE_TOKEN` is the token by which they say who they are, unless `--token` does.
 """
 
 
@@ -56,7 +58,7 @@ def text() -> str:
     """Return the text of the page."""
     known = settings()
     parts = [_HEAD]
-    for room, says in (("server", _SERVER), ("limits", _LIMITS)):
+    for room, says in (("server", _SERVER), ("limits", _LIMITS), ("auth", _AUTH), ("hooks", _HOOKS)):
         parts += [f"## `[{room}]`\n", f"{says}\n", _table(setting for setting in known if setting.room == room)]
     parts += ["## `[namespaces.NAME]`\n", _NAMESPACES, _namespace_table(), "## Of the other commands\n", _CLIENT]
     return "\n".join(parts)
