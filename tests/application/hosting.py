@@ -114,13 +114,13 @@ class Client:
             yield (event for piece in response.iter_bytes() for event in parser.feed(piece))
 
     @contextmanager
-    def socket(self) -> Iterator[Socket]:
+    def socket(self, query: str = "") -> Iterator[Socket]:
         """Open a WebSocket."""
         headers = {name: self.http.headers[name] for name in ("authorization",) if name in self.http.headers}
         cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in self.http.cookies.jar)
         if cookies:
             headers["cookie"] = cookies
-        url = str(self.http.base_url).replace("http", "ws", 1).rstrip("/") + self.prefix + "/v1/ws"
+        url = str(self.http.base_url).replace("http", "ws", 1).rstrip("/") + f"{self.prefix}/v1/ws?{query}"
         protocol = Subprotocol("tellwire.v1.json")
         with connect(url, subprotocols=[protocol], additional_headers=headers, proxy=None) as connection:
             yield Socket(connection)
@@ -150,9 +150,13 @@ class Socket:
         self.connection.send(json.dumps({"type": type, "ref": self._asked, **fields}))
         return self._until(lambda push: push.get("ref") == self._asked)
 
-    def read(self) -> dict[str, Any]:
-        """Return the next message."""
-        return self._until(lambda push: push["type"] == "message")
+    def say(self, type: str, **fields: Any) -> None:  # noqa: A002  # as above
+        """Send a command."""
+        self.connection.send(json.dumps({"type": type, **fields}))
+
+    def read(self, type: str = "message") -> dict[str, Any]:  # noqa: A002  # as above
+        """Return the next message, or another push."""
+        return self._until(lambda push: push["type"] == type)
 
     def _until(self, fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         for place, push in enumerate(self._passed):

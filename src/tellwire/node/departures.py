@@ -42,11 +42,11 @@ class Departures:
         self._pending: set[asyncio.Task[None]] = set()
 
     def note_begin(self, caller: Caller) -> None:
-        """Note a connection that has said who it is."""
-        node = self._node
-        if node.hooks.disconnect is None or caller.number is not None:
+        """Note a connection that has said who it is, or says anew."""
+        if self._node.hooks.disconnect is None:
             return
-        caller.number = secrets.token_urlsafe(9)
+        if caller.number is None:
+            caller.number = secrets.token_urlsafe(9)
         self._note(caller)
 
     def note_again(self) -> None:
