@@ -11,11 +11,15 @@ from urllib.parse import urlencode
 from tellwire.protocol.sse import Event, EventParser
 from tests.wires import Address, Closed, Http, WebSocket
 
+PRESENCE = ("join", "update", "leave", "count")
+"""Pushes that tell who comes and goes."""
+
 
 class Reader(ABC):
     """A reader of some channels; what it is given by keyword are the parameters of the reading.
 
     ``cursor`` is where it goes on; for polls it is that of the whole page. A reader is there once it was constructed.
+    With ``presence`` it watches, or enters, too, as with the parameter of that name.
     """
 
     cursor: str
@@ -66,10 +70,18 @@ class SocketReader(Reader):
 
     packed = False
 
-    def __init__(self, server: Address, *channels: str, session: str | None = None, **parameters: Any) -> None:
+    def __init__(
+        self,
+        server: Address,
+        *channels: str,
+        session: str | None = None,
+        token: str | None = None,
+        presence: str | None = None,
+        **parameters: Any,
+    ) -> None:
         self.wire = WebSocket(server, packed=self.packed)
         self.pushes: deque[dict[str, Any]] = deque()
-        connected = self.wire.ask(type="connect", session=session)
+        connected = self.wire.ask(type="connect", session=session, token=token)
         assert connected["type"] == "connected", connected
         self.epoch = connected["epoch"]
         for channel in channels:
@@ -78,6 +90,10 @@ class SocketReader(Reader):
             self.cursor = subscribed["cursor"]
             if subscribed["gap"] is not None:
                 self.pushes.append({"type": "gap", **subscribed["gap"]})
+            if presence is not None:
+                enter, since = presence == "enter" or None, parameters.get("since", self.cursor)
+                there = self.wire.ask(type="presence", channel=channel, watch=True, enter=enter, since=since)
+                assert there["type"] == "presence", there
 
     def read(self) -> dict[str, Any]:
         push = self.pushes.popleft() if self.pushes else self.wire.read()
@@ -125,9 +141,10 @@ class EventReader(Reader):
         while not self.events:
             self.events += self.parser.feed(self._piece())
         event = self.events.popleft()
-        self.cursor = event.id
+        self.cursor = event.id or self.cursor  # a gap comes before the first id
         push: dict[str, Any] = json.loads(event.data)
-        assert event.event == push["type"], "with envelopes the names of events are in the envelope alone"
+        kind = "presence" if push["type"] in PRESENCE else push["type"]
+        assert event.event == kind, "with envelopes the names of messages' events are in the envelope alone"
         return push
 
     def close(self) -> None:
@@ -172,16 +189,24 @@ class LongPollReader(Reader):
 
     wait: float = 30
 
-    def __init__(self, server: Address, *channels: str, session: str | None = None, **parameters: Any) -> None:
+    def __init__(
+        self,
+        server: Address,
+        *channels: str,
+        session: str | None = None,
+        token: str | None = None,
+        presence: str | None = None,
+        **parameters: Any,
+    ) -> None:
         self.wire = Http(server)
         self.channels = channels
-        self.session = session
+        self.standing = {"session": session, "token": token, "presence": presence}
         self.pushes: deque[dict[str, Any]] = deque()
         # Asks without waiting first, so that there is a cursor.
         self._ask({**parameters, "wait": 0})
 
     def _ask(self, parameters: dict[str, Any]) -> None:
-        answer = self.wire.get(target("/v1/messages", self.channels, {"session": self.session, **parameters}))
+        answer = self.wire.get(target("/v1/messages", self.channels, {**self.standing, **parameters}))
         assert answer.status == 200, answer
         page = answer.json()
         self.cursor = page["cursor"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+from typing import cast
 
 from tellwire.auth import Identity
 from tellwire.hooks import Client
 from tellwire.limits import Bucket, Visit
+from tellwire.subscriber import Subscriber
 
 CLIENT_BYTES = 9
 """Of a digest, as a client's name: 12 characters, no two alike among all who are ever here together."""
@@ -72,3 +74,8 @@ class Caller:
         """Return what an application's handlers see of it."""
         assert self.identity is not None
         return Client(self.client, self.identity, self.transport)
+
+
+def caller_of(subscriber: Subscriber) -> Caller:
+    """Return who is behind a connection that a node admitted."""
+    return cast(Caller, subscriber.caller)

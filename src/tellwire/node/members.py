@@ -20,7 +20,7 @@ from msgspec import UNSET, Raw, UnsetType
 from tellwire.errors import BadRequest, Forbidden, NotFound, TellwireError, TooLarge, TooManyChannels, Unavailable
 from tellwire.message import Draft, Position
 from tellwire.names import check_channel
-from tellwire.node.callers import Caller
+from tellwire.node.callers import Caller, caller_of
 from tellwire.node.departures import NAMELESS
 from tellwire.node.drafts import as_json, check_event, check_size, check_text, need_data
 from tellwire.presence import Member
@@ -28,7 +28,7 @@ from tellwire.protocol.commands import ID_MAX_CHARS, Send
 from tellwire.protocol.commands import Presence as PresenceCommand
 from tellwire.protocol.data import to_packed
 from tellwire.protocol.internal import INBOX, PRESENCE, InternalCount, InternalSignal
-from tellwire.protocol.pushes import GapPush, MemberView, PresencePush, Sent
+from tellwire.protocol.pushes import GapPush, MemberView, PresencePush, Sent, Unsubscribed
 from tellwire.subscriber import Subscriber
 
 if TYPE_CHECKING:
@@ -224,6 +224,29 @@ class Members:
             self._forget((channel, client), hold)
             async with hold.lock:
                 await self._end(channel, client, None)
+
+    async def recheck(self, subscriber: Subscriber, reply: SendPush) -> None:
+        """End what a connection watches, and is a member of, where it may not any more."""
+        caller = caller_of(subscriber)
+        watched = [name.removeprefix(PRESENCE) for name in subscriber.channels if name.startswith(PRESENCE)]
+        for channel in dict.fromkeys((*watched, *self._held_by.get(subscriber, ()))):
+            try:
+                await self._node.allow(caller, "presence", [channel])
+            except Forbidden as exc:
+                if self._node.hub.unsubscribe(subscriber, PRESENCE + channel):
+                    reply(Unsubscribed(PRESENCE + channel, None, exc.code))
+                await self._let_go(subscriber, channel)
+
+    async def _let_go(self, subscriber: Subscriber, channel: str) -> None:
+        """End a membership as far as one connection holds it."""
+        hold = self._holds.get((channel, subscriber.client))
+        if hold is None or subscriber not in hold.holders:
+            return
+        if len(hold.holders) == 1:
+            await self.leave(subscriber.client, channel)
+        else:
+            hold.holders.discard(subscriber)
+            self._held_by[subscriber].discard(channel)
 
     def release(self, subscriber: Subscriber) -> None:
         """Hold nothing for a connection that is over."""

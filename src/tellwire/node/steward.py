@@ -7,7 +7,7 @@ import math
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from typing import Any, cast
+from typing import Any
 
 from tellwire.auth import Access, Identity, Operation
 from tellwire.brokers.base import Broker, Slice
@@ -26,7 +26,7 @@ from tellwire.hub import WHEEL_SLOTS, Hub, Placement
 from tellwire.limits import Bucket, Buckets, Limits, Network, Turnstile
 from tellwire.message import Appended, Draft, Gap, Position, parse_since
 from tellwire.names import Namespaces, Policy, check_channel
-from tellwire.node.callers import Caller
+from tellwire.node.callers import Caller, caller_of
 from tellwire.node.calls import call, publish_as_asked
 from tellwire.node.control import Control
 from tellwire.node.departures import Departures
@@ -426,13 +426,14 @@ class Node:
         if subscriber.closed:
             return
         caller.identity = identity
-        # What the fresh token no longer allows is not read on.
+        # What the fresh token no longer allows is not read on, nor is anybody a member by it.
         for name in [name for name in subscriber.channels if not name.startswith("$")]:
             try:
                 await self.allow_reading(caller, [name])
             except Forbidden as exc:
                 if self.hub.unsubscribe(subscriber, name):
                     reply(Unsubscribed(name, None, exc.code))
+        await self.members.recheck(subscriber, reply)
         if not subscriber.closed:
             self._settle(subscriber, identity)
             reply(Refreshed(self._expires_in_ms(identity), command.ref))
@@ -553,11 +554,6 @@ class Node:
         slice_ = await self.broker.read_back(channels, position, limit)
         newest_first, _ = take_bite(slice_.messages[::-1], 0, self.limits.request_max_bytes)
         return Slice(newest_first[::-1], slice_.position, slice_.gap)
-
-
-def caller_of(subscriber: Subscriber) -> Caller:
-    """Return who is behind a connection that this node admitted."""
-    return cast(Caller, subscriber.caller)
 
 
 def _refusal(operation: str, name: str) -> str:
