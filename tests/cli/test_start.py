@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shlex
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tellwire.cli.start import _JsonFormatter, _TextFormatter
 from tests.cli.commands import Running, run
 from tests.serving import WATCHDOG_S, Certificate
 
@@ -161,3 +164,28 @@ def test_every_command_has_help() -> None:
         done = run(name, "--help")
         assert done.returncode == 0
         assert "Examples:" in done.stdout or name == "version"
+
+
+@pytest.mark.parametrize("formatter", [_JsonFormatter(), _TextFormatter("%(levelname)s %(message)s")])
+def test_no_token_gets_into_a_log(formatter: logging.Formatter) -> None:
+    secret = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl"
+    try:
+        raise ValueError(f"GET /v1/ws?token={secret}")
+    except ValueError:
+        failure = sys.exc_info()
+    record = logging.LogRecord("t", logging.ERROR, "f", 1, "Authorization: Bearer %s failed", (secret,), failure)
+    text = formatter.format(record)
+    assert "failed" in text
+    assert "ValueError" in text
+    assert secret not in text
+
+
+def test_closed_server_is_greeted_as_one(start: Start) -> None:
+    serving = start("serve", "--port", "0", TELLWIRE_TOKEN_KEY="k" * 32)
+    _, who, _, _, export, read, publish, _ = serving.lines(8)
+    assert "closed" in who
+    assert "TOKEN=" in export
+    assert "$TOKEN" in read
+    may = run("token", "--subscribe", "news", "--publish", "news", TELLWIRE_TOKEN_KEY="k" * 32).stdout.strip()
+    assert json.loads(curl(publish).stdout)["code"] == "unauthorized"
+    assert json.loads(curl(publish.replace("$TOKEN", may)).stdout)["position"]

@@ -60,12 +60,18 @@ class Entrance:
         """Return who sent a handshake, None where they still have to say; raises Unauthorized, Forbidden."""
         if self.hooks.connect is None and self._verifier is None:
             return self._everyone
-        token = find_token(handshake.headers, handshake.query, handshake.subprotocols, self.cookie)
+        fault: Unauthorized | None = None
+        try:
+            token = find_token(handshake.headers, handshake.query, handshake.subprotocols, self.cookie)
+        except Unauthorized as exc:  # an Authorization that is no Bearer's; the application may know what it means
+            token, fault = None, exc
         if self.hooks.connect is not None:
             found = await self.hooks.ask_connect(_describe(handshake, token))
             if found is not None:
                 # The application says it now, whatever was revoked before.
                 return found if found.issued_at is not None else replace(found, issued_at=time.time())
+        if fault is not None:
+            raise fault
         return self._everyone if token is None else await self.verify(token)
 
     async def need_identity(self, handshake: Handshake) -> Identity:
