@@ -1,35 +1,43 @@
 /** The page: four lanes on one channel, a form that publishes, and the books that compare what arrived. */
 
-import { LaneView, grouped } from "./lane_view.js";
+import { setUpComposer } from "./composer.js";
+import { get, grouped, reason, say } from "./elements.js";
+import { Here } from "./here.js";
+import { LaneView } from "./lane_view.js";
+import { pause } from "./lanes/backoff.js";
+import { credentials } from "./lanes/credentials.js";
 import { LongPollLane } from "./lanes/longpoll.js";
 import { readPage } from "./lanes/page.js";
 import { PollLane } from "./lanes/poll.js";
 import { SseLane } from "./lanes/sse.js";
 import { WebSocketLane } from "./lanes/websocket.js";
+import { Refused } from "./lanes/wire.js";
 import { Ledger, parsePosition } from "./ledger.js";
+import { Operator } from "./operator.js";
 import { now, publish, sentAt } from "./publisher.js";
+import { SignIn, wantsToken } from "./signin.js";
+import { Tabs } from "./tabs.js";
 
 /** @typedef {import("./lanes/wire.js").LaneState | "cut"} State */
+/** @typedef {{ key: string, name: string, about: string, isConnection?: boolean, Lane: any }} Kind */
 
+/** @type {Kind[]} */
 const LANES = [
   { key: "poll", name: "Short polling", about: "GET, once a second", Lane: PollLane },
   { key: "longpoll", name: "Long polling", about: "GET that waits for news", Lane: LongPollLane },
-  { key: "sse", name: "SSE", about: "EventSource, one endless answer", Lane: SseLane },
-  { key: "websocket", name: "WebSocket", about: "both ways, one connection", Lane: WebSocketLane },
+  { key: "sse", name: "SSE", about: "EventSource, one endless answer", isConnection: true, Lane: SseLane },
+  { key: "websocket", name: "WebSocket", about: "both ways, one connection", isConnection: true, Lane: WebSocketLane },
 ];
 
 /** @type {Record<State, string>} */
 const STATES = { opening: "opening", live: "live", waiting: "reconnecting", failed: "failed", cut: "cut" };
 
-/** @param {string} id @returns {any} An element of the page, of the kind that it has in index.html. */
-function get(id) {
-  return document.getElementById(id);
-}
-
 /** @type {Ledger} */
 let ledger;
 let channel = "";
 let isDirty = false;
+/** The WebSocket has come in. @type {(value?: unknown) => void} */
+let entered = () => {};
 
 /** Draw with the next frame, however much happens before it. */
 function touch() {
@@ -53,10 +61,10 @@ class Track {
   #endOfCut = 0;
   /** @type {ReturnType<typeof setInterval> | undefined} */
   #countdown;
-  /** @type {import("./lanes/wire.js").Lane | undefined} */
+  /** @type {any} */
   #lane;
 
-  /** @param {typeof LANES[number]} kind @param {number} index */
+  /** @param {Kind} kind @param {number} index */
   constructor(kind, index) {
     this.kind = kind;
     this.index = index;
@@ -74,18 +82,29 @@ class Track {
     this.view.showCut("Cut", false);
     this.cursor = cursor;
     this.view.showCursor(cursor);
-    this.#lane = new this.kind.Lane(channel, this.#events());
+    this.#lane = new this.kind.Lane(channel, this.#events(), attendance);
     this.#lane.open(cursor);
   }
 
   /** @returns {import("./lanes/wire.js").LaneEvents} */
   #events() {
     return {
-      onstate: (state, detail) => {
+      onstate: (state, detail, code) => {
         if (state === "live" && this.state !== "live") this.#openedAt = now();
-        if (state === "waiting") this.#isResuming = true;
+        if (state === "waiting" || state === "failed") this.#isResuming = true;
         this.#setState(state, detail);
+        if (state === "failed" && wantsToken(code)) signIn.ask(/** @type {string} */ (code));
       },
+      onpush: (push, cursor) => {
+        const note = here.take(push, cursor);
+        if (note) this.view.addNote(note, "here");
+        touch();
+      },
+      onpresence: (answer) => {
+        here.know(answer);
+        entered();
+      },
+      onidentity: (user, expires_in_ms) => signIn.signedIn(user, expires_in_ms),
       onmessages: (messages, cursor) => {
         const at = now();
         const [epoch] = parsePosition(cursor);
@@ -104,6 +123,8 @@ class Track {
         touch();
       },
       ongap: (gap) => {
+        here.gap(gap);
+        if (!gap.channels.includes(channel)) return;
         ledger.gap(this.index, gap);
         this.cursor = gap.to;
         this.view.addNote(`gap (${gap.reason}): messages after ${gap.from} up to ${gap.to} may be missing`, "gap");
@@ -126,7 +147,26 @@ class Track {
   #setState(state, detail) {
     this.state = state;
     this.view.showState(state, STATES[state], detail);
+    if (this.kind.isConnection) setTimeout(checkHold, 0);
     touch();
+  }
+
+  /** Something new is to be said of this client; false where this lane cannot. */
+  tell() {
+    return this.state === "live" && this.#lane.tell();
+  }
+
+  /** What is asked of presence has changed. */
+  again() {
+    if (this.state === "live") this.#lane.again?.();
+  }
+
+  /** Come back as someone else: from where it was. */
+  reopen() {
+    if (this.state === "cut" || !this.#lane) return;
+    this.#lane.close();
+    this.#isResuming = true;
+    this.#lane.open(this.cursor);
   }
 
   /** Close the connection for the chosen time, and come back with the cursor. */
@@ -153,6 +193,37 @@ class Track {
     this.#lane?.open(this.cursor);
   }
 }
+
+/** A page that some connection keeps a member needs no poll to do it. */
+function isHeld() {
+  return tracks.some(({ kind, state }) => kind.isConnection && (state === "live" || state === "opening"));
+}
+
+let wasHeld = true;
+
+/** When the last connection goes, what polls are left hold the membership from then on, and hear what is said to it. */
+function checkHold() {
+  if (wasHeld === isHeld()) return;
+  wasHeld = isHeld();
+  for (const track of tracks) track.again();
+}
+
+/** @type {import("./lanes/wire.js").Attendance} */
+const attendance = {
+  wish: (isConnection) => {
+    if (!here.isOpen) return undefined;
+    if (isConnection) return "enter";
+    if (isHeld()) return "watch";
+    here.leased();
+    return "enter";
+  },
+  state: () => here.state,
+};
+
+const here = new Here(() => tracks[3].tell());
+const signIn = new SignIn(() => void enter());
+const operator = new Operator(() => here.client);
+const tabs = new Tabs(get("tabs"), (key) => (key === "operator" ? operator.start() : operator.stop()));
 
 const tracks = LANES.map((kind, index) => new Track(kind, index));
 get("lanes").append(...tracks.map((track) => track.view.root));
@@ -183,7 +254,7 @@ function draw() {
   else if (most === 0) text = "Four connections, one channel. Publish something.";
   else if (behind.length > 0) text = `${grouped(most)} published. Still to come on ${names(behind)}; nothing lost.`;
   verdict.dataset.kind = faulty.length > 0 ? "fault" : behind.length > 0 ? "behind" : "agree";
-  if (verdict.textContent !== text) verdict.textContent = text;
+  say(verdict, text);
   const isAnyLive = tracks.some((track) => track.state !== "cut");
   get("cut-all").textContent = isAnyLive ? "Cut all four" : "Reconnect all four";
 }
@@ -208,25 +279,50 @@ async function choose() {
   const { signal } = choosing;
   try {
     const cursor = await beginning(name, signal);
+    await here.open(name, signal);
     if (signal.aborted) return;
+    signIn.done();
     channel = name;
     ledger = new Ledger(tracks.length, cursor);
-    for (const track of tracks) track.start(cursor);
+    const [first, ...others] = [...tracks].reverse();
+    first.start(cursor);
+    if (here.isOpen && credentials.name) {
+      // Only a WebSocket comes in with its name at once; on the others it follows behind the one who came.
+      await new Promise((resolve) => {
+        entered = resolve;
+        void pause(1000, signal).then(resolve);
+      });
+      if (signal.aborted) return;
+    }
+    for (const track of others) track.start(cursor);
     get("publish").dataset.ready = "true";
     history.replaceState(null, "", `#${encodeURIComponent(name)}`);
     complain("");
     touch();
   } catch (error) {
-    if (!signal.aborted) complain(`Cannot read ${name}: ${reason(error)}`);
+    if (signal.aborted) return;
+    if (error instanceof Refused && wantsToken(error.code)) signIn.ask(error.code);
+    complain(`Cannot read ${name}: ${reason(error)}`);
   }
 }
 
-// Publishing
-
-/** @param {unknown} error */
-function reason(error) {
-  return error instanceof Error ? error.message : String(error);
+/** With another token: the operator's view or none, and the lanes from where they were. */
+async function enter() {
+  const isOperator = await operator.mayLook();
+  tabs.show(isOperator ? undefined : "lanes", isOperator);
+  if (!channel || channel !== get("channel").value.trim()) return choose();
+  choosing?.abort();
+  choosing = new AbortController();
+  try {
+    await here.open(channel, choosing.signal);
+    complain("");
+  } catch (error) {
+    if (error instanceof Refused && wantsToken(error.code)) signIn.ask(error.code);
+  }
+  for (const track of tracks) track.reopen();
 }
+
+// Publishing
 
 /** @param {string} text */
 function complain(text) {
@@ -236,58 +332,18 @@ function complain(text) {
 /** @param {unknown[]} items */
 async function send(items) {
   if (!channel || items.length === 0) return;
+  here.own.rest();
   try {
     for (const position of await publish(channel, items)) ledger.published(position);
     complain("");
   } catch (error) {
+    if (error instanceof Refused && wantsToken(error.code)) signIn.ask(error.code);
     complain(`Not published: ${reason(error)}`);
   }
   touch();
 }
 
-/** What the form holds: one message, or one for each line. Raises SyntaxError for what is not JSON. */
-function written() {
-  const form = new FormData(get("publish"));
-  const text = String(form.get("body"));
-  const pieces = form.has("lines") ? text.split("\n").filter((line) => line.trim()) : [text];
-  return pieces.map((piece, index) => {
-    if (form.get("kind") !== "json") return { text: piece };
-    try {
-      return JSON.parse(piece);
-    } catch (error) {
-      throw new SyntaxError(`${pieces.length > 1 ? `line ${index + 1}` : "this"} is not JSON: ${reason(error)}`);
-    }
-  });
-}
-
-get("publish").addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
-  event.preventDefault();
-  try {
-    void send(written());
-  } catch (error) {
-    complain(reason(error));
-  }
-});
-
-get("body").addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) get("publish").requestSubmit();
-});
-
-get("burst").addEventListener("click", () => {
-  const size = Math.min(Math.max(1, Number(get("burst-size").value) || 1), 5000);
-  void send(Array.from({ length: size }, (_, index) => ({ text: `burst ${index + 1} of ${size}` })));
-});
-
-/** @type {ReturnType<typeof setInterval> | undefined} */
-let stream;
-let streamed = 0;
-
-get("stream").addEventListener("click", () => {
-  const isOn = stream === undefined;
-  if (isOn) stream = setInterval(() => void send([{ text: `tick ${(streamed += 1)}` }]), 250);
-  else stream = void clearInterval(stream);
-  get("stream").setAttribute("aria-pressed", String(isOn));
-});
+setUpComposer({ send, complain, ontyping: () => here.own.typing() });
 
 get("cut-all").addEventListener("click", () => {
   const live = tracks.filter((track) => track.state !== "cut");
@@ -316,3 +372,4 @@ function chooseFromAddress() {
 
 addEventListener("hashchange", chooseFromAddress);
 chooseFromAddress();
+void operator.mayLook().then((isOperator) => tabs.show(undefined, isOperator));

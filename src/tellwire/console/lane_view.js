@@ -1,3 +1,4 @@
+import { element, grouped } from "./elements.js";
 import { utf8 } from "./lanes/size.js";
 import { describe } from "./publisher.js";
 
@@ -185,30 +186,12 @@ export class LaneView {
   }
 }
 
-/**
- * @template {keyof HTMLElementTagNameMap} Name
- * @param {Name} name @param {string} className @param {string} [text]
- */
-function element(name, className, text = "") {
-  const made = document.createElement(name);
-  made.className = className;
-  made.textContent = text;
-  return made;
-}
-
 /** @param {Verdict} verdict */
 export function verdictText({ received, lost, twice, disordered, told }) {
   const words = [`${grouped(received)} in order`, `${grouped(lost)} lost`, `${grouped(twice)} twice`];
   if (disordered > 0) words.push(`${grouped(disordered)} out of order`);
   if (told > 0) words.push(`${grouped(told)} missing, as a gap said`);
   return words.join(", ");
-}
-
-const numbers = new Intl.NumberFormat("en");
-
-/** @param {number} count */
-export function grouped(count) {
-  return numbers.format(count);
 }
 
 /** @param {number} ms */

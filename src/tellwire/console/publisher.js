@@ -1,4 +1,5 @@
 import { Backoff, pause } from "./lanes/backoff.js";
+import { fields, randomText } from "./lanes/credentials.js";
 import { Refused, address, check } from "./lanes/wire.js";
 
 /** Names this page in what it publishes: only its own clock can tell a latency. */
@@ -21,12 +22,12 @@ const TRIES = 5;
  * @returns {Promise<string[]>} The positions in the log.
  */
 export async function publish(channel, items) {
-  const messages = items.map((data) => ({ channel, data: stamp(data), id: messageId() }));
+  const messages = items.map((data) => ({ channel, data: stamp(data), id: randomText() }));
   const body = JSON.stringify(messages);
   const backoff = new Backoff();
   for (let tries = 1; ; tries += 1) {
     try {
-      const headers = { "content-type": "application/json" };
+      const headers = fields({ "content-type": "application/json" });
       const response = await fetch(address("v1/messages"), { method: "POST", headers, body });
       await check(response);
       /** @type {Answer[]} */
@@ -47,11 +48,6 @@ export async function publish(channel, items) {
 function stamp(data) {
   const isObject = typeof data === "object" && data !== null && !Array.isArray(data);
   return isObject ? { ...data, sent: Math.round(now() * 1000) / 1000, page: PAGE } : data;
-}
-
-/** 128 random bits. crypto.randomUUID() is for secure contexts only, and a page may come over plain HTTP. */
-function messageId() {
-  return Array.from(crypto.getRandomValues(new Uint32Array(4)), (word) => word.toString(36)).join("-");
 }
 
 /**

@@ -1,5 +1,5 @@
 import { Backoff, pause } from "./backoff.js";
-import { readPage } from "./page.js";
+import { readPage, tellPage } from "./page.js";
 import { Refused } from "./wire.js";
 
 /** Short polling: ask, take what there is, wait a second, ask again. */
@@ -10,10 +10,15 @@ export class PollLane {
   /** @type {AbortController | undefined} */
   #open;
 
-  /** @param {string} channel @param {import("./wire.js").LaneEvents} events */
-  constructor(channel, events) {
+  /**
+   * @param {string} channel
+   * @param {import("./wire.js").LaneEvents} events
+   * @param {import("./wire.js").Attendance} attendance
+   */
+  constructor(channel, events, attendance) {
     this.channel = channel;
     this.events = events;
+    this.attendance = attendance;
   }
 
   /** @param {string} cursor */
@@ -33,20 +38,22 @@ export class PollLane {
     while (!signal.aborted) {
       let wait_ms = PollLane.EVERY_MS;
       try {
-        const { page, exact, estimated } = await readPage(this.channel, cursor, { signal });
+        const { page, exact, estimated } = await readPage(this.channel, cursor, {
+          presence: this.attendance.wish(false),
+          signal,
+        });
         // An answer that crosses with close() is dropped whole: its cursor is not taken, so nothing in it is lost.
         if (signal.aborted) return;
         cursor = page.cursor;
         backoff.reset();
         this.events.onstate("live");
         this.events.onbytes(exact, estimated);
-        if (page.gap) this.events.ongap(page.gap);
-        this.events.onmessages(page.messages, cursor);
+        tellPage(page, this.events);
         if (page.messages.length >= 1000) wait_ms = 0; // a full page: there is more
       } catch (error) {
         if (signal.aborted) return;
-        if (error instanceof Refused && error.status >= 400 && error.status < 500 && error.status !== 429) {
-          return this.events.onstate("failed", error.message);
+        if (error instanceof Refused && error.isFinal) {
+          return this.events.onstate("failed", error.message, error.code);
         }
         wait_ms = backoff.next();
         this.events.onstate("waiting", String(error));

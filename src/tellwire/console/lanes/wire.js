@@ -1,3 +1,5 @@
+import { fields } from "./credentials.js";
+
 /**
  * What the four lanes share: the words they speak, and where the server is.
  *
@@ -32,15 +34,47 @@
  * @property {string[]} channels
  */
 
+/**
+ * Who is in a channel (section 6.10).
+ * @typedef {object} Member
+ * @property {string} client
+ * @property {string} [user]
+ * @property {unknown} [info]
+ * @property {unknown} [state]
+ */
+
+/**
+ * What happens in a channel (section 7.6), and what is said to this client alone (7.7).
+ * @typedef {{ type: "join" | "update" | "leave", channel: string, member: Member, seq: number }} Coming
+ * @typedef {{ type: "count", channel: string, clients: number, users: number, seq: number }} Count
+ * @typedef {{ type: "signal", channel: string, from: string, user?: string, event?: string, data: unknown, seq: number }} Signal
+ * @typedef {Coming | Count | Signal} Push
+ */
+
+/**
+ * The answer to who is there (section 6.10); `members` is null where they are too many.
+ * @typedef {{ channel: string, client: string, members: Member[] | null, clients: number, users: number, cursor: string }} Presence
+ */
+
 /** @typedef {"opening" | "live" | "waiting" | "failed"} LaneState */
 
 /**
  * What a lane tells.
  * @typedef {object} LaneEvents
- * @property {(state: LaneState, detail?: string) => void} onstate
+ * @property {(state: LaneState, detail?: string, code?: string) => void} onstate With the server's code for a failure.
  * @property {(messages: Message[], cursor: string) => void} onmessages New messages, and the cursor after them.
  * @property {(gap: Gap) => void} ongap
+ * @property {(push: Push, cursor: string) => void} onpush Who comes, who goes, and direct messages.
+ * @property {(answer: Presence) => void} onpresence Who is there, as this lane was answered when it entered.
+ * @property {(user: string | undefined, expires_in_ms: number | undefined) => void} onidentity Whom the server sees.
  * @property {(exact: number, estimated: number) => void} onbytes Bytes that crossed the wire since the last call.
+ */
+
+/**
+ * What a lane wants of presence, asked anew for every connection and question.
+ * @typedef {object} Attendance
+ * @property {(isConnection: boolean) => "enter" | "watch" | undefined} wish
+ * @property {() => unknown} state What the others see of this client.
  */
 
 /**
@@ -49,12 +83,26 @@
  * @property {() => void} close
  */
 
+/** The close codes after which coming back with the same token would not help (section 12.2), and what they mean. */
+export const FINAL_CLOSES = new Map([
+  [4002, "expired"],
+  [4500, "unauthorized"],
+  [4501, "forbidden"],
+  [4502, "revoked"],
+]);
+
 /** The server's answer to a request that failed, as an error with a sentence to show. */
 export class Refused extends Error {
-  /** @param {number} status @param {string} detail */
-  constructor(status, detail) {
+  /** @param {number} status @param {string} detail @param {string} [code] One of section 12.1. */
+  constructor(status, detail, code = "") {
     super(detail);
     this.status = status;
+    this.code = code;
+  }
+
+  /** Whether asking the same again would be in vain. */
+  get isFinal() {
+    return this.status >= 400 && this.status < 500 && this.status !== 408 && this.status !== 429;
   }
 }
 
@@ -76,5 +124,31 @@ export function address(path, query = {}) {
 export async function check(response) {
   if (response.ok) return;
   const problem = await response.json().catch(() => ({}));
-  throw new Refused(response.status, problem.detail ?? `the server answered ${response.status}`);
+  throw new Refused(response.status, problem.detail ?? `the server answered ${response.status}`, problem.code);
+}
+
+/**
+ * Ask for what an address has.
+ * @param {string} path @param {Record<string, string>} [query] @param {AbortSignal} [signal]
+ */
+export async function ask(path, query = {}, signal) {
+  const response = await fetch(address(path, query), { headers: fields(), cache: "no-store", signal });
+  await check(response);
+  return response.json();
+}
+
+/**
+ * Have something done. With `outlives` the browser sends it even where the page is being closed.
+ * @param {string} path @param {object} body @param {{ outlives?: boolean }} [options]
+ */
+export async function order(path, body, { outlives = false } = {}) {
+  const headers = fields({ "content-type": "application/json" });
+  const response = await fetch(address(path), {
+    method: "POST",
+    headers,
+    body: JSON.stringify(body),
+    keepalive: outlives,
+  });
+  await check(response);
+  return response.json();
 }
