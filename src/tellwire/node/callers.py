@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import time
 from typing import cast
 
 from tellwire.auth import Identity
@@ -27,16 +28,17 @@ class Caller:
 
     ``identity`` is None while it has not said who it is. ``session`` is the secret text that the client chose, or that
     a connection without one was given; a request may have none. ``number`` names one connection among all of all nodes,
-    where the application wants to know its end.
+    where the application wants to know its end. ``known`` is when it was found out who it is, by the monotonic clock.
     """
 
     __slots__ = (
-        "_client", "address", "commands", "counted", "identity", "number", "publishes", "session", "since", "timer",
-        "transport", "visit",
+        "_client", "address", "commands", "counted", "identity", "known", "number", "publishes", "session", "since",
+        "timer", "transport", "visit",
     )  # fmt: skip
 
     def __init__(self, identity: Identity | None, transport: str, address: str, session: str | None = None) -> None:
         self.identity = identity
+        self.known = time.monotonic()
         self.transport = transport
         self.address = address
         self.session = session
@@ -66,7 +68,9 @@ class Caller:
 
     def become(self, identity: Identity | None, session: str | None = None) -> None:
         """Be somebody from now on."""
-        self.identity = identity
+        if identity is not self.identity:
+            self.identity = identity
+            self.known = time.monotonic()
         self.session = session or self.session
         self._client = None
 
