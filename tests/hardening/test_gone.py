@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
+import struct
+import time
+
+import pytest
 
 from tellwire.auth import Operation
 from tellwire.hooks import Client
 from tellwire.node.steward import caller_of
 from tellwire.testing.doors import event_door, settle, socket_talk
 from tellwire.testing.harness import on_loop
+from tellwire.transports.direct import DirectHttpProtocol
+from tests.hardening.bounded import BoundedServer
 from tests.nodes import Bench, bench
+from tests.serving import WATCHDOG_S
+from tests.wires import Http
 
 
 class Application:
@@ -50,3 +60,27 @@ async def test_stream_that_goes_while_it_enters_does_not_stay() -> None:
         await node.members.attend(caller_of(door.subscriber), ["a", "b"], door.subscriber)
         assert (await node.presence.count("a")).clients == 0
         assert (await node.presence.count("b")).clients == 0
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["after a request", "before one"])
+def test_nothing_is_kept_of_a_connection_that_was_reset(asked: bool) -> None:
+    with BoundedServer() as server:
+        for _ in range(50):
+            with Http(server) as http:
+                if asked:
+                    assert http.get("/").status == 200
+                else:
+                    http.send(b"GET / HTTP/1.1\r\n")
+                http.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        deadline = time.monotonic() + WATCHDOG_S
+        while left := connections_of(server):
+            assert time.monotonic() < deadline, f"{left} connections are kept that are gone"
+        assert server.turnstile.total == 0
+
+
+def connections_of(server: BoundedServer) -> int:
+    """Count the connections that a server still has in memory."""
+    gc.collect()
+    return sum(
+        isinstance(each, DirectHttpProtocol) and each.bounds.turnstile is server.turnstile for each in gc.get_objects()
+    )

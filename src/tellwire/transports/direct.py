@@ -386,6 +386,8 @@ class DirectHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
+        # uvicorn leaves the timer of a connection that was reset; it would keep all of this for idle_s, uncounted.
+        self._unset_keepalive_if_required()
         if self.visit is not None:
             self.visit.leave()
         self.pipeline.clear()
