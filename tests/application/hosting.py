@@ -54,10 +54,26 @@ class Host:
         self._log.seek(0)
         return self._log.read().decode()
 
-    def kill(self) -> None:
-        """Stop it without a word (SIGKILL)."""
+    def read_line(self) -> str:
+        """Return the next line that it writes to standard output; empty at its end."""
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().decode().rstrip("\n")
+
+    def kill(self) -> list[str]:
+        """Stop it without a word (SIGKILL); return what else it wrote to standard output."""
         self._process.kill()
+        return self._rest()
+
+    def terminate(self) -> list[str]:
+        """Ask it to stop (SIGTERM); return what else it wrote to standard output."""
+        self._process.terminate()
+        return self._rest()
+
+    def _rest(self) -> list[str]:
+        assert self._process.stdout is not None
+        lines = self._process.stdout.read().decode().splitlines()
         self._process.wait(WATCHDOG_S)
+        return lines
 
     def stop(self) -> int:
         """Ask it to stop (SIGTERM), if it still runs; return its exit code."""
