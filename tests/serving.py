@@ -59,13 +59,15 @@ class Server:
         settings: The rooms of `tellwire.config.Settings`; the port is always a free one.
     """
 
+    program = "tests.serve"
+
     def __init__(self, kind: str = "direct", **settings: Any) -> None:
         what = {"kind": kind, **settings}
         what["server"] = {"port": 0, **settings.get("server", {})}
         self.kind = kind
         self._log = TemporaryFile()  # noqa: SIM115  # lives as long as the process
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.serve", json.dumps(what)],
+            [sys.executable, "-m", self.program, json.dumps(what)],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

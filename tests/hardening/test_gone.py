@@ -12,14 +12,16 @@ import pytest
 
 from tellwire.auth import Operation
 from tellwire.hooks import Client
-from tellwire.node.steward import caller_of
+from tellwire.node import caller_of
 from tellwire.testing.doors import event_door, settle, socket_talk
 from tellwire.testing.harness import on_loop
 from tellwire.transports.direct import DirectHttpProtocol
 from tests.hardening.bounded import BoundedServer
+from tests.http2 import Http2
 from tests.nodes import Bench, bench
-from tests.serving import WATCHDOG_S
-from tests.wires import Http
+from tests.serving import WATCHDOG_S, Certificate
+from tests.soak.watched import WatchedServer
+from tests.wires import Connection, Http
 
 
 class Application:
@@ -71,7 +73,7 @@ def test_nothing_is_kept_of_a_connection_that_was_reset(asked: bool) -> None:
                     assert http.get("/").status == 200
                 else:
                     http.send(b"GET / HTTP/1.1\r\n")
-                http.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                reset_at_close(http)
         deadline = time.monotonic() + WATCHDOG_S
         while left := connections_of(server):
             assert time.monotonic() < deadline, f"{left} connections are kept that are gone"
@@ -84,3 +86,23 @@ def connections_of(server: BoundedServer) -> int:
     return sum(
         isinstance(each, DirectHttpProtocol) and each.bounds.turnstile is server.turnstile for each in gc.get_objects()
     )
+
+
+def reset_at_close(wire: Connection) -> None:
+    """Let a connection end with RST."""
+    wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def test_nothing_is_kept_of_an_http2_connection_that_was_reset(certificate: Certificate) -> None:
+    server = WatchedServer(server=certificate.settings, limits={"drain_s": 0.1})
+    try:
+        with Http(server, context=certificate.client_context("http/1.1")) as http:
+            server.look(http)
+            before = server.look(http)
+            for _ in range(20):
+                with Http2(server, certificate.client_context("h2")) as wire:
+                    wire.finish(wire.start("GET", "/healthz"))
+                    reset_at_close(wire)
+            server.look_until_empty(http, before)
+    finally:
+        server.close()

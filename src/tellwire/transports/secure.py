@@ -120,6 +120,8 @@ class PacedHttp2Protocol(ZttpH2Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        # uvicorn leaves the timer of a connection that was reset, and with it all of this.
+        self._unset_keepalive_if_required()
         if self.visit is not None:
             self.visit.leave()
         self._credit.set()
