@@ -1,12 +1,13 @@
 """An application whose handlers do what names tell them to, deep under a prefix, and without a lifespan.
 
 A user ``refuse`` is refused, ``raise`` makes the handler fail, and so on; in channels and methods the word stands after
-the colon. ``GET /asked`` shows whom the handlers were asked about.
+the colon. ``GET /asked`` shows whom the handlers were asked about, and
+``POST /order/...`` calls a method of Tellwire.
 """
 
 import asyncio
 import itertools
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from starlette.applications import Starlette
@@ -14,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
-from tellwire import Client, ConnectRequest, Disconnected, Forbidden, Grants, Identity, Publishing, Tellwire
+from tellwire import Client, ConnectRequest, Disconnected, Forbidden, Grants, Identity, Occupancy, Publishing, Tellwire
 
 tellwire = Tellwire(hook_timeout_s=0.3, page=True)
 asked: list[Any] = []
@@ -120,5 +121,11 @@ async def show(request: Request) -> JSONResponse:
     return JSONResponse(asked)
 
 
-inner = Starlette(routes=[Mount("/b/c", tellwire.asgi), Route("/asked", show)])
+async def order(request: Request) -> JSONResponse:
+    found = await getattr(tellwire, request.path_params["what"])(**await request.json())
+    return JSONResponse(asdict(found) if isinstance(found, Occupancy) else None)
+
+
+routes = [Mount("/b/c", tellwire.asgi), Route("/asked", show), Route("/order/{what}", order, methods=["POST"])]
+inner = Starlette(routes=routes)
 app = Starlette(routes=[Mount("/a", inner)])

@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tellwire import Client as Asking
 from tellwire import ConnectRequest, Identity, Publishing, Tellwire
-from tests.application.hosting import Client, Host
+from tests.application.hosting import Client, Host, Socket
 
 PREFIX = "/a/b/c"
 
@@ -189,6 +189,62 @@ def test_everything_works_deep_under_a_prefix(host: Host, client: Client) -> Non
     allowed = client.http.options(f"{PREFIX}/v1/messages", headers={"Origin": "https://evil.example"})
     assert allowed.json()["code"] == "forbidden_origin"
     assert client.http.options(f"{PREFIX}/v1/messages", headers={"Origin": host.url}).status_code == 204
+
+
+# What the application says of its clients
+
+
+def order(client: Client, what: str, /, **fields: Any) -> Any:
+    answer = client.http.post(f"/a/order/{what}", json=fields)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def read_close(socket: Socket) -> int:
+    with pytest.raises(ConnectionClosed) as closed:
+        socket.read()
+    assert closed.value.rcvd is not None
+    return closed.value.rcvd.code
+
+
+@pytest.mark.parametrize(
+    ("what", "fields", "code"),
+    [
+        ("disconnect", {"reason": "moved"}, 1001),
+        ("disconnect", {"reconnect": False}, 4501),
+        ("revoke", {}, 4502),
+    ],
+)
+def test_user_is_sent_away_on_every_connection(client: Client, what: str, fields: dict[str, Any], code: int) -> None:
+    with client.socket("user=gus") as one, client.socket("user=gus") as two, client.socket("user=ann") as other:
+        for socket in (one, two, other):
+            socket.ask("ping")
+        order(client, what, user="gus", **fields)
+        assert [read_close(one), read_close(two)] == [code, code]
+        assert other.ask("ping")["type"] == "pong"
+    with client.socket("user=gus") as again:
+        assert again.ask("ping")["type"] == "pong", "the application says anew that it is this user"
+
+
+def test_client_is_sent_away_alone(client: Client) -> None:
+    with client.socket("user=gus") as one, client.socket("user=gus") as other:
+        order(client, "disconnect", client=one.ask("connect")["client"])
+        assert read_close(one) == 1001
+        assert other.ask("ping")["type"] == "pong"
+
+
+def test_application_sees_who_is_here(client: Client) -> None:
+    assert order(client, "presence", channel="here") == {"members": [], "clients": 0, "users": 0}
+    with client.socket("user=eve") as socket:
+        name = socket.ask("connect", session="of eve, here")["client"]
+        socket.ask("presence", channel="here", enter=True, state={"typing": True})
+        client.post("/v1/presence", {"channel": "here", "session": "of ann, here", "enter": True})
+        occupancy = order(client, "presence", channel="here")
+        assert (occupancy["clients"], occupancy["users"]) == (2, 2)
+        assert {
+            "client": name, "user": "eve", "info": {"name": "Ann"}, "state": {"typing": True},
+        } in occupancy["members"]  # fmt: skip
+        assert [member["state"] for member in occupancy["members"] if member["user"] == "ann"] == [None]
 
 
 # Registering
