@@ -118,6 +118,16 @@ def test_gap_is_an_event_and_moves_the_cursor_only_where_the_epoch_changed(any_s
     assert text.index("event: gap") < text.index(f"id: {positions[4]}\n")
 
 
+def test_gap_comes_before_the_id_that_is_past_it(any_server: Server, channel: str) -> None:
+    """Who is cut between the two comes back with the old id, and is told once more."""
+    name = f"short:{channel}"
+    positions = any_server.publish_all([{"channel": name, "data": number} for number in range(9)])
+    with open_stream(any_server, name, since=positions[0]) as wire:
+        text = read_text(wire, b"data: 8\n\n").decode()
+    assert text.index("event: gap") < text.index("id: ")
+    assert text.startswith("retry: 1000\n\nevent: gap\n")
+
+
 def test_envelope_wraps_the_data(any_server: Server, channel: str) -> None:
     with EventReader(any_server, channel) as reader:
         position = any_server.publish(channel, [1], key="k")

@@ -238,9 +238,13 @@ class EventsEndpoint(StreamEndpoint):
 
     def opening(self, encoding: StreamEncoding, subscriber: Subscriber, placement: Placement) -> Batch:
         # The cursor goes ahead as an id without data: an EventSource that is cut before its first message comes back
-        # with it, and has missed nothing (HTML 9.2.6 sets the last event id even where nothing is dispatched).
-        first = sse.write_retry(self.node.limits.sse_retry_ms) + f"id: {placement.cursor}\n\n".encode()
-        return encoding.seal(first) + _gap(encoding, placement)
+        # with it, and has missed nothing (HTML 9.2.6 sets the last event id even where nothing is dispatched). It comes
+        # after the gap that it is past: who is cut between the two has the old one still, and is told once more.
+        retry = sse.write_retry(self.node.limits.sse_retry_ms)
+        place = f"id: {placement.cursor}\n\n".encode()
+        if placement.gap is None:
+            return encoding.seal(retry + place)
+        return encoding.seal(retry) + _gap(encoding, placement) + encoding.seal(place)
 
 
 class LinesEndpoint(StreamEndpoint):
