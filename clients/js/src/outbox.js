@@ -168,7 +168,8 @@ export class Outbox {
     if (!isCurrent || this.#sender !== sender) return;
     if (again === undefined) this.backoff.reset();
     else {
-      this.#isCareful = true;
+      // What was refused by itself, and not with all that was under way.
+      this.#isCareful ||= again.code === "rate_limited" || again.code === "unavailable";
       this.clock.clearTimeout(this.#timer);
       this.#timer = this.clock.setTimeout(() => {
         this.#timer = undefined;
