@@ -125,7 +125,13 @@ def test_bytes_are_found_under_an_escaped_key() -> None:
     assert unpack(to_packed(b'{"\\u0024bytes":"AP8="}')) == b"\x00\xff"
 
 
-@pytest.mark.parametrize("text", [b'{"$bytes":"not base64"}', b'{"$bytes":1}', b'{"$bytes":"AP8=","more":1}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"$bytes":"not base64"}', b'{"$bytes":1}', b'{"$bytes":"AP8=","more":1}',
+        b'{"$bytes":"\\u00e9"}', '{"$bytes":"AP8é"}'.encode(), b'{"$bytes":"AP8"}',
+    ],
+)  # fmt: skip
 def test_what_only_resembles_bytes_stays_as_it_is(text: bytes) -> None:
     assert unpack(to_packed(text)) == json.loads(text)
 

@@ -8,7 +8,6 @@ read; so what cannot be translated has to be refused when it is published.
 from __future__ import annotations
 
 import base64
-import binascii
 import math
 from typing import Any
 
@@ -104,7 +103,7 @@ def _from_json(value: Any) -> Any:
         if len(value) == 1 and type(text := value.get(BYTES_KEY)) is str:
             try:
                 return base64.b64decode(text, validate=True)
-            except binascii.Error:
+            except ValueError:  # also of text beyond ASCII, which is no binascii.Error
                 return value
         return {key: _from_json(item) for key, item in value.items()}
     if type(value) is list:
