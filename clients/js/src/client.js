@@ -21,7 +21,7 @@ import { Tokens } from "./tokens.js";
  * @property {TransportName[]} [transports] In the order to try them; default websocket, sse, longpoll, poll.
  * @property {string} [session] A secret that keeps the client id; default one that the browser's tab keeps.
  * @property {any} [WebSocket] Where there is no global one, as in Node 20.
- * @property {typeof globalThis.fetch} [fetch]
+ * @property {import("./http.js").Fetch} [fetch] In the place of the global one.
  * @property {RequestCredentials} [credentials] Of requests; default `same-origin`.
  * @property {number} [tryTimeoutMs] A transport has to be live within this, else the next is tried; default 5,000.
  * @property {number} [requestTimeoutMs] A request has to be answered within this; default 10,000.
@@ -83,7 +83,7 @@ export class Tellwire extends Emitter {
    */
   constructor(url, { token, transports, session, ...given } = {}) {
     super();
-    const options = { ...DEFAULTS, fetch: globalThis.fetch, WebSocket: globalThis.WebSocket, ...given };
+    const options = { ...DEFAULTS, fetch: /** @type {import("./http.js").Fetch} */ (globalThis.fetch), WebSocket: globalThis.WebSocket, ...given };
     const { clock } = options;
     const tokens = new Tokens(token);
     const http = new Http(url, tokens, clock, options.fetch, options.credentials);

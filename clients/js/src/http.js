@@ -1,6 +1,7 @@
 import { TellwireError, asError, refused } from "./errors.js";
 
 /** @typedef {Iterable<[string, string | number | undefined | null]>} Query Values that are undefined are left out. */
+/** @typedef {(url: URL, init: RequestInit) => Promise<Response>} Fetch */
 
 /** Requests to one server: the token, a deadline, and errors that say what happened. */
 export class Http {
@@ -8,7 +9,7 @@ export class Http {
    * @param {string | URL} url
    * @param {import("./tokens.js").Tokens} tokens
    * @param {import("./clock.js").Clock} clock
-   * @param {typeof globalThis.fetch} fetch
+   * @param {Fetch} fetch
    * @param {RequestCredentials} credentials
    */
   constructor(url, tokens, clock, fetch, credentials) {
