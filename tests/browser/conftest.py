@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
@@ -96,4 +96,24 @@ def page(context: BrowserContext, complaints: Complaints) -> Iterator[Page]:
     page.on("console", complaints.hear)
     yield page
     page.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def open_page(browser: Browser, complaints: Complaints) -> Iterator[Callable[[], Page]]:
+    """Open tabs of people that know nothing of each other, watched as `page` is."""
+    contexts: list[BrowserContext] = []
+
+    def open_() -> Page:
+        context = browser.new_context(viewport={"width": 1440, "height": 900})
+        context.set_default_timeout(WATCHDOG_MS)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", complaints.hear)
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
     assert complaints == []

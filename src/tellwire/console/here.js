@@ -168,7 +168,7 @@ export class Here {
     if (this.#names.size > 2000) this.#names.delete(/** @type {string} */ (this.#names.keys().next().value));
     // The lanes tell the same thing one after the other; only a new word of its own is believed for a while longer.
     const known = this.#typing.get(client);
-    if (isTyping(member) && known?.beat !== beatOf(member)) {
+    if (isTyping(member) && (!known || known.beat !== beatOf(member))) {
       this.#typing.set(client, { until: performance.now() + BELIEVED_MS, beat: beatOf(member) });
     }
   }
