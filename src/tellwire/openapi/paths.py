@@ -8,6 +8,7 @@ from typing import Any
 from tellwire.limits import Limits
 from tellwire.node import LAST_MAX
 from tellwire.openapi.schemas import BOUNDS, CHANNEL, COUNT, CURSOR, SESSION, TEXT, Schema, list_of, object_of, ref
+from tellwire.transports.polling import CALLBACK_MAX_CHARS, CALLBACK_PATTERN
 from tellwire.transports.publishing import LIST_MAX
 
 _EVERYWHERE = (400, 401, 403, 408, 413, 429, 500, 503)
@@ -81,7 +82,7 @@ def _polling(limits: Limits, *, jsonp: bool) -> list[Schema]:
         _query("before", "Read backwards from this cursor or seq; not with `since` or `last`.", CURSOR),
     ]
     if jsonp:
-        name: Schema = {"type": "string", "maxLength": 128, "pattern": r"^[A-Za-z_$][A-Za-z0-9_$.]*$"}
+        name: Schema = {"type": "string", "maxLength": CALLBACK_MAX_CHARS, "pattern": CALLBACK_PATTERN}
         parameters.append(_query("callback", "Answer a script with a call of this function.", name))
     return parameters
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from tellwire.errors import CloseCode, Internal, RequestError, TellwireError, TooManyConnections, Unauthorized
 from tellwire.node import Node
-from tellwire.protocol.commands import AnyCommand, Publish, Refresh
+from tellwire.protocol.commands import AnyCommand, Connect, Publish, Refresh
 from tellwire.protocol.pushes import Push
 from tellwire.protocol.session import ProtocolViolation, Session, describe
 from tellwire.subscriber import Door, Subscriber
@@ -80,6 +80,14 @@ class Conversation:
 
     def _is_barrier(self, command: AnyCommand) -> bool:
         return type(command) is not Publish or self._node.publishes_wait
+
+    def open(self, since: str | None) -> None:
+        """Begin to read what the token of the handshake subscribes by itself, before any command is carried out."""
+        self._in_flight += 1
+        self._barrier = True
+        node = self._node
+        work = node.subscribe_own(self.subscriber, since, self._wire.send)
+        node.tasks.start(work, partial(self._done, Connect(), True))
 
     def _begin(self, command: AnyCommand) -> None:
         barrier = self._is_barrier(command)

@@ -36,7 +36,8 @@ LIMIT = 1000
 """Messages in one answer, where the request does not say."""
 
 CALLBACK_MAX_CHARS = 64
-_CALLBACK = re.compile(r"[A-Za-z_$][\w$]*(\.[A-Za-z_$][\w$]*)*", re.ASCII)
+CALLBACK_PATTERN = r"^[A-Za-z_$][A-Za-z0-9_$]*(\.[A-Za-z_$][A-Za-z0-9_$]*)*$"
+_CALLBACK = re.compile(CALLBACK_PATTERN)
 
 _REFUSALS: dict[CloseCode, type[TellwireError]] = {
     CloseCode.EXPIRED: Expired, CloseCode.REVOKED: Revoked, CloseCode.FORBIDDEN: Forbidden,

@@ -26,7 +26,7 @@ TRANSPORT = "websocket"
 class WebSocketDoor(FrameProtocol):
     """A WebSocket that the flush writes to itself."""
 
-    __slots__ = ("_connections", "_conversation", "_encoding", "subscriber")
+    __slots__ = ("_connections", "_encoding", "conversation", "subscriber")
 
     hears = True
 
@@ -43,14 +43,14 @@ class WebSocketDoor(FrameProtocol):
         self._connections = connections
         self._encoding = websocket_encoding(codec, self.window_bits)
         self.subscriber: Subscriber = node.admit(self, self._encoding, caller)
-        self._conversation = Conversation(node, self, self.subscriber, Session(codec))
+        self.conversation = Conversation(node, self, self.subscriber, Session(codec))
 
     def data_received(self, data: bytes) -> None:
         self.subscriber.silent_beats = 0
         super().data_received(data)
 
     def on_message(self, payload: bytes, *, binary: bool) -> None:
-        self._conversation.receive(payload, binary=binary)
+        self.conversation.receive(payload, binary=binary)
 
     def on_writable(self) -> None:
         self.subscriber.silent_beats = 0
@@ -58,13 +58,13 @@ class WebSocketDoor(FrameProtocol):
 
     def on_gone(self) -> None:
         self._connections.discard(self)
-        self._conversation.end()
+        self.conversation.end()
 
     def send(self, push: Push) -> None:
         self.write_soon(self._encoding.push(push))
 
     def close(self, code: CloseCode, reason: str, reconnect_in_ms: int | None = None) -> None:
-        self._conversation.end(code, reason)
+        self.conversation.end(code, reason)
         if code is CloseCode.DEAD and not self.writable:
             # It would not hear a word; what waits for it is let go of at once.
             self.cut()
@@ -146,7 +146,7 @@ class AsgiWebSocketDoor:
         self._drained = asyncio.Event()
         self._encoding = payload_encoding(codec)
         self.subscriber = node.admit(self, self._encoding, caller)
-        self._conversation = Conversation(node, self, self.subscriber, Session(codec))
+        self.conversation = Conversation(node, self, self.subscriber, Session(codec))
 
     def write(self, batch: tuple[bytes, ...]) -> None:
         self._keep(batch)
@@ -163,7 +163,7 @@ class AsgiWebSocketDoor:
 
     def close(self, code: CloseCode, reason: str, reconnect_in_ms: int | None = None) -> None:
         if self._close is None:
-            self._conversation.end(code, reason)
+            self.conversation.end(code, reason)
             self.send(Closing(code, reason, reconnect_in_ms))
             self._close = (code, reason)
             self.writable = False
@@ -189,7 +189,7 @@ class AsgiWebSocketDoor:
                 raise
         finally:
             self._serving = None
-            self._conversation.end()
+            self.conversation.end()
             reader.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await reader
@@ -199,7 +199,7 @@ class AsgiWebSocketDoor:
             while (message := await self._receive())["type"] != "websocket.disconnect":
                 text = message.get("text")
                 payload = message.get("bytes") if text is None else text.encode()
-                self._conversation.receive(payload or b"", binary=text is None)
+                self.conversation.receive(payload or b"", binary=text is None)
                 await self._may_read.wait()
                 if self._size > self._pending_max_bytes:
                     await self._drained.wait()
@@ -278,23 +278,14 @@ class WebSocketEndpoint:
                 caller.visit = door[0].visit
                 caller.visit.unknown(door[0].make_room)
             if door and node.own_channels(caller):
-                await self._begin(door[0], since)
+                door[0].conversation.open(since)
             return
         await receive()
         await send({"type": "websocket.accept", "subprotocol": subprotocol})
         asgi = AsgiWebSocketDoor(node, caller, codec, receive, send)
         if node.own_channels(caller):
-            await self._begin(asgi, since)
+            asgi.conversation.open(since)
         await asgi.serve()
-
-    async def _begin(self, door: WebSocketDoor | AsgiWebSocketDoor, since: str | None) -> None:
-        """Begin to read what the token subscribes by itself."""
-        node = self._node
-        try:
-            await node.subscribe_own(door.subscriber, since, door.send)
-        except TellwireError as exc:
-            node.counters.rejects[exc.code] += 1
-            door.send(describe(exc, None))
 
     async def _turn_away(
         self,
