@@ -2,7 +2,7 @@
 
 A user ``refuse`` is refused, ``raise`` makes the handler fail, and so on; in channels and methods the word stands after
 the colon. ``GET /asked`` shows whom the handlers were asked about, and
-``POST /order/...`` calls a method of Tellwire.
+``POST /order/...`` calls a method of Tellwire; ``GET /connections`` counts them by transport.
 """
 
 import asyncio
@@ -29,8 +29,6 @@ async def misbehave(word: str) -> Any:
             raise Forbidden("not you")
         case "raise":
             raise ZeroDivisionError("a secret")
-        case "exit":
-            raise SystemExit(4)
         case "cancel":
             raise asyncio.CancelledError
         case "hang":
@@ -126,6 +124,11 @@ async def order(request: Request) -> JSONResponse:
     return JSONResponse(asdict(found) if isinstance(found, Occupancy) else None)
 
 
+async def count(request: Request) -> JSONResponse:
+    return JSONResponse(tellwire._running_node().counters.connections)
+
+
 routes = [Mount("/b/c", tellwire.asgi), Route("/asked", show), Route("/order/{what}", order, methods=["POST"])]
+routes.append(Route("/connections", count))
 inner = Starlette(routes=routes)
 app = Starlette(routes=[Mount("/a", inner)])

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 from tellwire.application.handlers import Handlers
 from tellwire.application.mounting import AsgiApp, InFront, Mounted
+from tellwire.application.signals import Signals
 from tellwire.config import Settings
 from tellwire.errors import Draining
 from tellwire.node import Node
@@ -44,6 +45,8 @@ class Running(Handlers):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._draining: asyncio.Task[None] | None = None
+        self._signals = Signals(self._drain)
         self._stopped = False
 
     @asynccontextmanager
@@ -99,6 +102,12 @@ class Running(Handlers):
         )
         self._opening = None
         self._stopped = False
+        self._signals.hear()
+
+    def _drain(self) -> None:
+        """Begin to send the clients away, as a server does that is told to stop."""
+        if self._node is not None and self._draining is None:
+            self._draining = asyncio.get_running_loop().create_task(self._node.drain())
 
     def _make_node(self) -> Node:
         settings, hooks = self.settings, self.hooks
@@ -128,12 +137,13 @@ class Running(Handlers):
             if node is None:
                 return
             self._stopped = True
-            self._closing = asyncio.get_running_loop().create_task(_close(node))
+            self._signals.leave()
+            self._closing = asyncio.get_running_loop().create_task(_close(node, self._draining))
             self._closing.add_done_callback(lambda _: self._forget())
         await asyncio.shield(self._closing)
 
     def _forget(self) -> None:
-        self._node = self._app = self._loop = self._opening = self._closing = None
+        self._node = self._app = self._loop = self._opening = self._closing = self._draining = None
         self._sealed = False
 
     async def find_app(self) -> AsgiApp:
@@ -160,8 +170,8 @@ class Running(Handlers):
         return self._node
 
 
-async def _close(node: Node) -> None:
+async def _close(node: Node, draining: asyncio.Task[None] | None) -> None:
     try:
-        await node.drain()
+        await (draining or node.drain())
     finally:
         await node.aclose()
