@@ -19,6 +19,7 @@ from starlette.routing import Mount
 from tellwire import Identity, Namespace, Received, Tellwire, TellwireError
 from tellwire.config import InvalidSetting, Server, Settings
 from tellwire.testing.harness import on_loop
+from tellwire.webhooks.settings import WebhookSettings
 
 
 @asynccontextmanager
@@ -102,6 +103,8 @@ def test_event_loop_that_was_closed_under_it_is_no_hindrance() -> None:
             await tellwire.publish("news", 1)
 
     asyncio.run(leave())
+    asyncio.run(tellwire.stop())
+    asyncio.run(leave())
     with pytest.raises(RuntimeError, match="not started"):
         tellwire.publish_sync("news", 1)
     asyncio.run(publish())
@@ -111,7 +114,7 @@ def test_event_loop_that_was_closed_under_it_is_no_hindrance() -> None:
 async def test_another_event_loop_is_refused() -> None:
     tellwire = Tellwire(open=True)
     async with tellwire.lifespan():
-        for use in (tellwire.publish("news", 1), tellwire.start()):
+        for use in (tellwire.publish("news", 1), tellwire.start(), tellwire.stop()):
             with pytest.raises(RuntimeError, match="another event loop"):
                 await asyncio.to_thread(asyncio.run, use)
 
@@ -355,6 +358,20 @@ async def test_open_and_closed_at_once_is_refused(also: str) -> None:
 
     with pytest.raises((ValueError, InvalidSetting), match="open lets everybody in"):
         await start()
+
+
+@on_loop
+async def test_handlers_in_python_and_at_urls_are_not_mixed() -> None:
+    hooks = WebhookSettings(hook_publish_url="http://127.0.0.1:9/", hook_secret="s" * 16)
+    tellwire = Tellwire(Settings(hooks=hooks))
+    tellwire.rpc("time")(lambda client, data: 0)
+    with pytest.raises(ValueError, match="both in Python and at URLs"):
+        await tellwire.start()
+
+
+def test_backend_that_knows_clients_decides_of_them() -> None:
+    hooks = WebhookSettings(hook_connect_url="http://127.0.0.1:9/", hook_secret="s" * 16, hook_retries=0)
+    assert allowed(Tellwire(Settings(hooks=hooks))) == [503, 503, 503, 404]
 
 
 # Settings

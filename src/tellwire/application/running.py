@@ -68,10 +68,8 @@ class Running(Handlers):
 
     async def _open(self) -> bool:
         loop = asyncio.get_running_loop()
-        if self._loop is not None and self._loop is not loop:
-            if not self._loop.is_closed():
-                raise RuntimeError("this Tellwire runs on another event loop; each loop needs one of its own")
-            self._forget()  # its loop was closed under it: nothing of it lives
+        if self._loop is not None and self._is_elsewhere(self._loop):
+            self._forget()
         if self._closing is not None:
             await asyncio.shield(self._closing)
         if self._node is not None:
@@ -130,6 +128,8 @@ class Running(Handlers):
 
     async def stop(self) -> None:
         """Close the node, if it is open; its clients are told to come back. It can be started again."""
+        if self._loop is not None and self._is_elsewhere(self._loop):
+            self._forget()
         if self._opening is not None:
             await asyncio.wait({self._opening})
         if self._closing is None:
@@ -141,6 +141,15 @@ class Running(Handlers):
             self._closing = asyncio.get_running_loop().create_task(_close(node, self._draining))
             self._closing.add_done_callback(lambda _: self._forget())
         await asyncio.shield(self._closing)
+
+    @staticmethod
+    def _is_elsewhere(loop: asyncio.AbstractEventLoop) -> bool:
+        """Tell whether the loop was closed under the node, so that nothing of it lives; raise if another has it."""
+        if asyncio.get_running_loop() is loop:
+            return False
+        if not loop.is_closed():
+            raise RuntimeError("this Tellwire runs on another event loop; each loop needs one of its own")
+        return True
 
     def _forget(self) -> None:
         self._node = self._app = self._loop = self._opening = self._closing = self._draining = None
