@@ -33,6 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("config",),
     ("server",),
     ("application",),
+    ("client",),
     ("console", "cli", "testing"),
     ("__main__",),
 )
@@ -161,6 +162,22 @@ def test_what_an_application_needs_is_loaded_when_it_is_named() -> None:
 
 def test_commands_that_talk_to_a_server_do_not_load_one() -> None:
     assert loaded_by("import tellwire.cli").isdisjoint({"uvicorn", "starlette", "uvloop"})
+
+
+def test_client_needs_only_the_language() -> None:
+    for path in (SOURCE / "client").glob("*.py"):
+        others = {room for room, _ in imported_rooms(ast.parse(path.read_text()))} - {"client"}
+        assert others <= {"errors", "message", "names", "protocol"}, path
+
+
+def test_client_loads_nothing_of_a_server() -> None:
+    loaded = loaded_by("import tellwire.client")
+    rooms = {name.split(".")[1] for name in loaded if name.startswith("tellwire.")}
+    assert rooms == {"client", "errors", "message", "names", "protocol"}
+    libraries = {name.split(".")[0] for name in loaded}
+    assert libraries.isdisjoint(
+        {"uvicorn", "starlette", "uvloop", "jwt", "cryptography", "prometheus_client", "sqlite3"}
+    )
 
 
 def loaded_by(statement: str) -> set[str]:

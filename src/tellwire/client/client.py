@@ -1,0 +1,453 @@
+"""The client: one connection to one server, for as many channels as are wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+import httpx
+import msgspec
+from msgspec import Raw
+
+from tellwire.client.backoff import Backoff
+from tellwire.client.connection import Connection
+from tellwire.client.failures import Closed, ConnectionLost, Failure, as_failure
+from tellwire.client.feed import Feed
+from tellwire.client.host import Host, Transport, stop
+from tellwire.client.http import Http
+from tellwire.client.messages import ORDER, Page, Published, Signal, State, TransportName
+from tellwire.client.outbox import Outbox
+from tellwire.client.place import split
+from tellwire.client.presence import Presence
+from tellwire.client.settings import Settings
+from tellwire.client.sockets import OpenSocket, opener
+from tellwire.client.subscription import OnGap, Subscription
+from tellwire.client.tokens import Tokens, TokenSource
+from tellwire.client.wire import JSON, Incoming, Language
+from tellwire.errors import BadRequest, InvalidData, TellwireError, Timeout
+from tellwire.message import Gap
+from tellwire.names import Policy, check_channel
+from tellwire.protocol.commands import SESSION_MAX_CHARS, Call, Publish, Send
+from tellwire.protocol.data import check_packed
+
+OnState = Callable[[State], object]
+
+
+class Client:
+    """A client of one server: it connects by itself, and comes back by itself, until it is left.
+
+    Made by `connect`. Its methods belong to the event loop in which it was entered.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: TokenSource,
+        session: str | None,
+        transports: Sequence[TransportName],
+        on_state: OnState | None,
+        settings: Settings,
+        http_transport: httpx.AsyncBaseTransport | None,
+        open_socket: OpenSocket | None,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        unknown = [name for name in transports if name not in ORDER]
+        if unknown or not transports:
+            raise ValueError(f"transports: {list(transports)!r}; there are {', '.join(ORDER)}, and one has to be named")
+        if session is not None and not (
+            0 < len(session) <= SESSION_MAX_CHARS and session.isascii() and session.isprintable()
+        ):
+            raise ValueError("session: a text of 1 to 64 printable ASCII characters, random and secret")
+        # Deadlines are our own, and the server decides how long a stream lasts.
+        limits = httpx.Limits(max_connections=None, keepalive_expiry=30)
+        client = httpx.AsyncClient(
+            transport=http_transport,
+            timeout=httpx.Timeout(None),
+            limits=limits,
+            verify=True if tls is None else tls,
+        )
+        tokens = Tokens(token)
+        http = Http(url, tokens, client)
+        self._settings = settings
+        self._transports = tuple(dict.fromkeys(transports))
+        self._listeners: list[OnState] = [] if on_state is None else [on_state]
+        self._subscriptions: dict[str, Subscription] = {}
+        self._signals: set[Feed[Signal]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._state_changed = asyncio.Event()
+        self._host = Host(
+            settings=settings,
+            session=session or secrets.token_urlsafe(24),
+            tokens=tokens,
+            http=http,
+            open_socket=open_socket or opener(tls),
+            outbox=Outbox(settings),
+            readings=self._readings,
+            take_push=self._take_push,
+            take_gap=self._take_gap,
+            is_current=lambda transport: transport is self._connection.current,
+            heartbeat_s=settings.heartbeat_s,
+        )
+        self._connection = Connection(self._host, self._transports, self)
+        self._life: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    async def __aenter__(self) -> Self:
+        self._life = asyncio.create_task(self._live())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def _live(self) -> None:
+        try:
+            await self._connection.run()
+        finally:
+            if not self._is_closed and self.state.name != "failed":
+                # A fault of ours must not leave anybody waiting.
+                self._end(ConnectionLost("the client has stopped; this is a fault of its own"))
+
+    @property
+    def state(self) -> State:
+        """Where the connection is."""
+        return self._connection.state
+
+    @property
+    def client_id(self) -> str | None:
+        """The name by which others see this client; known after a first connection or a first presence."""
+        return self._host.client
+
+    @property
+    def session(self) -> str:
+        """The secret that keeps `client_id`: give it to `connect` to be the same client again."""
+        return self._host.session
+
+    def on_state(self, listener: OnState) -> Callable[[], None]:
+        """Call `listener` with each new state; return what ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+
+    async def connected(self) -> None:
+        """Wait until there is a connection; raises what makes that impossible."""
+        while self.state.name != "connected":
+            self._check()
+            await self._state_changed.wait()
+
+    def subscribe(
+        self,
+        channel: str,
+        *,
+        since: str | int | None = None,
+        last: int | None = None,
+        policy: Policy | None = None,
+        on_gap: OnGap | Callable[[Gap], object] | None = None,
+    ) -> Subscription:
+        """Read a channel: return an async iterator of its messages.
+
+        Args:
+            channel: Its name.
+            since: ``now`` (the default), ``earliest``, a cursor, or a seq.
+            last: Begin before the newest so many, in place of `since`.
+            policy: What becomes of a reader that lags: ``catch_up``, ``latest`` or ``disconnect``.
+            on_gap: Where to go on after a gap, ``oldest`` (the default) or ``newest``; or who is to be told of it.
+        """
+        self._check()
+        check_channel(channel)
+        if channel in self._subscriptions:
+            raise BadRequest(f"{channel} is read already: use that subscription, or another client")
+        subscription = Subscription(channel, self, self._settings, since=since, last=last, policy=policy, on_gap=on_gap)
+        self._subscriptions[channel] = subscription
+        self._connection.sync()
+        return subscription
+
+    async def publish(
+        self,
+        channel: str,
+        data: Any,
+        *,
+        id: str | None = None,  # noqa: A002  # as the field is called
+        event: str = "message",
+        key: str | None = None,
+        ephemeral: bool = False,
+        expect: str | None = None,
+        echo: bool = True,
+    ) -> Published:
+        """Publish; return when the message is in the log.
+
+        Without a connection it waits for one, and it is sent again with the same id until it is acknowledged. Messages
+        take their places in the order of the calls. An ephemeral one is dropped where there is no connection.
+
+        Raises what the server says, such as Forbidden, or Conflict where `expect` did not hold; OutboxFull where too
+        much waits already; Uncertain where it was not acknowledged while the server remembers ids; InvalidData.
+        """
+        self._check()
+        check_channel(channel)
+        return await self._host.outbox.add(
+            Publish(
+                channel=channel,
+                data=Raw(self.encode(data)),
+                id=id if id is not None else secrets.token_urlsafe(15),
+                event=event,
+                key=key,
+                ephemeral=ephemeral,
+                expect=expect,
+                echo=echo,
+                session=None if echo else self.session,
+            )
+        )
+
+    async def flush(self) -> None:
+        """Wait until all publishes of this client are acknowledged."""
+        await self._host.outbox.flushed()
+
+    async def history(self, channel: str, *, before: str | int | None = None, limit: int = 100) -> Page:
+        """Return messages of the past, in ascending order: the newest `limit` before a place.
+
+        Go on with the ``position`` of the first one as `before`.
+        """
+        self._check()
+        # Without a place to begin before: what `last` brings.
+        query = [
+            ("channel", channel),
+            ("before", before),
+            ("last", limit if before is None else None),
+            ("limit", limit),
+        ]
+        try:
+            page = await self._host.http.json("v1/messages", query=query, timeout_s=self._settings.request_timeout_s)
+        except Failure as failure:
+            raise failure.error from failure
+        place = split(page.cursor)
+        epoch = place.epoch if place else ""
+        messages = [JSON.message(JSON.decode(bytes(raw)), epoch) for raw in page.messages]
+        return Page(messages, page.cursor, page.gap)
+
+    def presence(self, channel: str) -> Presence:
+        """Watch who is in a channel; `Presence.enter` makes this client a member too."""
+        self._check()
+        check_channel(channel)
+        room = self._host.rooms.get(channel)
+        if room is None:
+            room = self._host.rooms[channel] = Presence(channel, self)
+            self.ask(room)
+        return room
+
+    def signals(self) -> Feed[Signal]:
+        """Return an async iterator of what is sent to this client alone, from now on."""
+        self._check()
+        feed: Feed[Signal] = Feed()
+        self._signals.add(feed)
+        return feed
+
+    async def send(
+        self,
+        channel: str,
+        to: str,
+        data: Any,
+        *,
+        event: str = "message",
+        id: str | None = None,  # noqa: A002  # as the field is called
+        timeout_s: float | None = None,
+    ) -> Published:
+        """Say something to one client, which has to be in the channel, as this one has to."""
+        command = Send(
+            channel=channel, to=to, data=Raw(self.encode(data)), event=event, id=id or secrets.token_urlsafe(15)
+        )
+        reply, _ = await self._request(command, timeout_s)
+        return Published(reply.position, reply.duplicate)
+
+    async def call(self, method: str, data: Any = None, *, timeout_s: float | None = None) -> Any:
+        """Call a procedure of the application behind the server; return its result.
+
+        It is not tried again: only the caller knows whether that is safe.
+        """
+        timeout_s = self._settings.request_timeout_s if timeout_s is None else timeout_s
+        command = Call(method=method, data=Raw(self.encode(data)), timeout_ms=max(1, round(timeout_s * 1000)))
+        reply, language = await self._request(command, timeout_s)
+        return language.value(reply.data)
+
+    async def aclose(self) -> None:
+        """End everything; what waits to be published fails with Closed. May be called twice."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._life is not None:
+            await stop(self._life)
+        self._connection.close()
+        self._end(Closed("the client was closed"))
+        await stop(*self._tasks)
+        await self._host.outbox.aclose()
+        await self._host.http.aclose()
+
+    def _check(self) -> None:
+        if self.state.name == "failed" and self.state.error is not None:
+            raise self.state.error
+        if self._is_closed:
+            raise Closed("this client is closed")
+        if self._life is None:
+            raise RuntimeError("a client has to be entered first: async with connect(...) as client")
+
+    async def _request(self, command: Send | Call, timeout_s: float | None) -> tuple[Incoming, Language]:
+        """Ask over the present connection, or the next one."""
+        self._check()
+        timeout_s = self._settings.request_timeout_s if timeout_s is None else timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.connected()
+                transport = self._connection.current
+                if transport is None:
+                    raise ConnectionLost("there is no connection")
+                return await transport.request(command, timeout_s)
+        except TimeoutError:
+            name = "send" if isinstance(command, Send) else "call"
+            raise Timeout(f"{name}: no answer within {timeout_s:g} s") from None
+        except Failure as failure:
+            raise failure.error from failure
+
+    # What follows is called by the parts of the client.
+
+    def encode(self, value: Any) -> bytes:
+        """Return data as MessagePack; raises InvalidData for what cannot be carried."""
+        try:
+            packed = msgspec.msgpack.encode(value)
+        except (TypeError, OverflowError, ValueError, RecursionError, msgspec.MsgspecError) as exc:
+            raise InvalidData(f"data cannot be carried: {exc}") from exc
+        return check_packed(packed)
+
+    def _readings(self) -> Mapping[str, Subscription]:
+        return {channel: each for channel, each in self._subscriptions.items() if each.is_wanted}
+
+    def changed(self) -> None:
+        """A subscription wants to be read, or no longer."""
+        self._connection.sync()
+
+    def ended(self, subscription: Subscription | Presence) -> None:
+        """A subscription or a presence is over."""
+        channel = subscription.channel
+        if isinstance(subscription, Presence):
+            self._host.rooms.pop(channel, None)
+        elif self._subscriptions.get(channel) is subscription:
+            del self._subscriptions[channel]
+        self._connection.sync()
+
+    def adopt(self, transport: Transport) -> None:
+        """A transport is used from now on."""
+        self._host.outbox.attach(transport)
+        for room in self._host.rooms.values():
+            self.ask(room)
+
+    def part(self) -> None:
+        """There is no transport any more."""
+        self._host.outbox.detach()
+
+    def change(self, state: State) -> None:
+        """The state has changed."""
+        self._state_changed.set()
+        self._state_changed = asyncio.Event()
+        if state.name == "failed":
+            self._end(state.error)
+        for listener in list(self._listeners):
+            listener(state)
+
+    def _end(self, error: TellwireError | None) -> None:
+        """Tell everybody that nothing comes any more; iterators just end where the client was closed."""
+        why = None if isinstance(error, Closed) else error
+        self._host.outbox.close(error or Closed("the client was closed"))
+        for subscription in list(self._subscriptions.values()):
+            subscription.end(why)
+        for room in self._host.rooms.values():
+            room.stop(why)
+        for feed in self._signals:
+            feed.end(why)
+
+    def ask(self, room: Presence) -> None:
+        """Have the server asked who is in a channel, now or with the next connection."""
+        if self._is_closed or self.state.name == "failed":
+            room.stop(self.state.error)
+        elif self._connection.current is not None:
+            task = asyncio.create_task(self._present(room, self._connection.current))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _present(self, room: Presence, transport: Transport) -> None:
+        backoff = Backoff(self._settings.chance)
+        while transport is self._connection.current:
+            is_watched = self._host.rooms.get(room.channel) is room
+            question = room.expect()
+            try:
+                async with asyncio.timeout(self._settings.request_timeout_s):
+                    reply, language = await transport.present(room, is_watched=is_watched)
+            except Exception as exc:
+                failure = as_failure(exc)
+                room.fail(failure, question)
+                if not (failure.is_busy or failure.code in ("timeout", "disconnected")):
+                    return
+                await asyncio.sleep(backoff.next_ms(failure.retry_ms) / 1000)
+            else:
+                if reply is not None and reply.client:
+                    self._host.client = reply.client
+                room.know(question, reply, language)
+                self._connection.sync()
+                return
+
+    def _take_push(self, push: Incoming, epoch: str, language: Language) -> None:
+        if push.type == "signal":
+            if not push.seq or self._host.inbox.take(epoch, push.seq):
+                signal = language.signal(push)
+                for feed in self._signals:
+                    feed.put(signal)
+        elif push.type in ("join", "update", "leave", "count"):
+            room = self._host.rooms.get(push.channel)
+            if room is not None:
+                room.take_push(push, epoch, language)
+
+    def _take_gap(self, gap: Gap) -> None:
+        if gap.reason == "epoch":
+            self._host.inbox.gap(gap)
+        for channel, room in self._host.rooms.items():
+            if gap.reason == "epoch" or f"$presence:{channel}" in gap.channels:
+                self.ask(room)
+
+
+def connect(
+    url: str,
+    *,
+    token: TokenSource = None,
+    session: str | None = None,
+    transports: Sequence[TransportName] = ORDER,
+    on_state: OnState | None = None,
+    settings: Settings | None = None,
+    tls: ssl.SSLContext | None = None,
+    http_transport: httpx.AsyncBaseTransport | None = None,
+    open_socket: OpenSocket | None = None,
+) -> Client:
+    """Make a client of the server at `url`: ``async with connect(url) as client``.
+
+    Entering does not wait for the connection; what is asked of the client does, and raises where the server refuses.
+
+    Args:
+        url: Where the server is, such as ``http://127.0.0.1:8000``.
+        token: A token, or a function (may be async) that gets one, asked again when it has expired.
+        session: A secret text that makes this the same client as the last time; default a random one.
+        transports: Which may be tried, the best first.
+        on_state: Called with each new state.
+        settings: How patient it is, and how much it keeps.
+        tls: Which certificates are accepted.
+        http_transport: Carries the requests, in place of the network.
+        open_socket: Opens the WebSockets, in place of the network.
+    """
+    return Client(
+        url,
+        token=token,
+        session=session,
+        transports=transports,
+        on_state=on_state,
+        settings=settings or Settings(),
+        http_transport=http_transport,
+        open_socket=open_socket,
+        tls=tls,
+    )

@@ -1,0 +1,243 @@
+"""The client against real servers, over each transport."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tellwire.client import Client, Member, Message, Settings, Subscription, TransportName, connect, connect_sync
+from tellwire.client.messages import ORDER
+from tellwire.errors import Conflict, InvalidData, NotFound, TooLarge, Unauthorized
+from tests.serving import Server
+
+transport = pytest.mark.parametrize("name", ORDER)
+
+QUICK = Settings(poll_s=0.05)
+
+
+def url(server: Server) -> str:
+    return f"http://127.0.0.1:{server.port}"
+
+
+def run(test: Callable[[], Any]) -> None:
+    """Run a test in a loop, and see that it leaves no task behind."""
+
+    async def watched() -> None:
+        await test()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(watched())
+
+
+def client_of(server: Server, name: TransportName, **options: Any) -> Client:
+    return connect(url(server), transports=(name,), settings=QUICK, **options)
+
+
+async def take(subscription: Subscription, count: int) -> list[Any]:
+    """Return the data of the next messages."""
+    found: list[Any] = []
+    while len(found) < count:
+        found.append((await anext(subscription)).data)
+    return found
+
+
+@transport
+def test_messages_come_as_they_were_published(server: Server, channel: str, name: TransportName) -> None:
+    async def test() -> None:
+        async with client_of(server, name) as client, client.subscribe(channel) as subscription:
+            await subscription.ready()
+            data = {"text": "\x85 \u2028 é", "bytes": b"\x00\xff", "list": [1, 2.5, None, True, 2**60]}
+            published = await client.publish(channel, data, event="greeting", key="k", id="m-1")
+            message = await anext(subscription)
+            assert message == Message(
+                channel=channel,
+                data=data,
+                id="m-1",
+                event="greeting",
+                key="k",
+                seq=message.seq,
+                position=published.position,
+                time=message.time,
+            )
+            assert subscription.cursor == published.position
+
+    run(test)
+
+
+@transport
+def test_channels_are_read_from_where_they_were_asked_for(server: Server, channel: str, name: TransportName) -> None:
+    async def test() -> None:
+        positions = [server.publish(f"{channel}-{number % 3}", number) for number in range(30)]
+        async with client_of(server, name) as client:
+            first = client.subscribe(f"{channel}-0", since="earliest")
+            second = client.subscribe(f"{channel}-1", since=positions[10])
+            third = client.subscribe(f"{channel}-2", last=2)
+            assert await take(first, 10) == list(range(0, 30, 3))
+            assert await take(second, 6) == list(range(13, 30, 3))
+            assert await take(third, 2) == [26, 29]
+            late = client.subscribe(channel, since="earliest")
+            await late.ready()
+            await client.publish(channel, "late")
+            await client.publish(f"{channel}-0", "first")
+            assert await take(late, 1) == ["late"]
+            assert await take(first, 1) == ["first"]
+
+    run(test)
+
+
+@transport
+def test_thousands_of_publishes_keep_their_order(server: Server, channel: str, name: TransportName) -> None:
+    async def test() -> None:
+        async with client_of(server, name) as client:
+            subscription = client.subscribe(channel)
+            await subscription.ready()
+            answers = [asyncio.create_task(client.publish(channel, number)) for number in range(900)]
+            assert await take(subscription, 900) == list(range(900))
+            await client.flush()
+            assert not any(answer.duplicate for answer in await asyncio.gather(*answers))
+
+    run(test)
+
+
+@transport
+def test_reader_that_does_not_read_holds_a_bounded_queue(server: Server, channel: str, name: TransportName) -> None:
+    async def test() -> None:
+        settings = Settings(poll_s=0.05, queue_max_messages=10)
+        async with connect(url(server), transports=(name,), settings=settings) as client:
+            subscription = client.subscribe(channel, since="earliest")
+            other = client.subscribe(f"{channel}-other")
+            await subscription.ready()
+            await other.ready()
+            for number in range(200):
+                await client.publish(channel, number)
+            await client.publish(f"{channel}-other", "seen")
+            assert await take(other, 1) == ["seen"]
+            assert len(subscription._queue) <= 10
+            before = subscription.cursor
+            assert await take(subscription, 200) == list(range(200))
+            assert before is not None
+
+    run(test)
+
+
+@transport
+def test_what_the_server_refuses_is_raised(server: Server, channel: str, name: TransportName) -> None:
+    async def test() -> None:
+        async with client_of(server, name) as client:
+            first = await client.publish(channel, 1)
+            await client.publish(channel, 2, expect=first.position)
+            with pytest.raises(Conflict) as caught:
+                await client.publish(channel, 3, expect=first.position)
+            assert caught.value.head is not None
+            again = await client.publish(channel, 3, expect=str(caught.value.head), id="once")
+            assert (await client.publish(channel, 3, id="once")) == type(again)(again.position, duplicate=True)
+            with pytest.raises(TooLarge):
+                await client.publish(f"tight:{channel}", "x" * 100)
+            with pytest.raises(NotFound):
+                await client.call("nothing")
+            for bad in (float("nan"), {1: 2}, object(), {"set": {1.5, float("inf")}}):
+                with pytest.raises(InvalidData):
+                    await client.publish(channel, bad)
+
+    run(test)
+
+
+@transport
+def test_history_is_paged_backwards(server: Server, channel: str, name: TransportName) -> None:
+    async def test() -> None:
+        positions = [server.publish(channel, number) for number in range(25)]
+        async with client_of(server, name) as client:
+            page = await client.history(channel, limit=10)
+            assert [message.data for message in page.messages] == list(range(15, 25))
+            page = await client.history(channel, before=page.messages[0].position, limit=100)
+            assert [message.position for message in page.messages] == positions[:15]
+            assert page.gap is None
+
+    run(test)
+
+
+@transport
+def test_presence_and_signals(server: Server, channel: str, name: TransportName) -> None:
+    async def test() -> None:
+        async with (
+            client_of(server, name, session="a-" + channel) as one,
+            client_of(server, name, session="b-" + channel) as two,
+        ):
+            room = one.presence(channel)
+            await room.enter({"at": b"\x01"})
+            signals = one.signals()
+            other = two.presence(channel)
+            await other.enter()
+            assert other.members == {
+                one.client_id: Member(str(one.client_id), state={"at": b"\x01"}),
+                two.client_id: Member(str(two.client_id)),
+            }
+            while two.client_id not in room.members:
+                await anext(room)
+            assert (room.clients, room.users) == (2, 2)
+            await other.enter("busy")
+            while room.members[str(two.client_id)].state != "busy":
+                await anext(room)
+            sent = await two.send(channel, str(one.client_id), [1], event="hint", id="s-1")
+            signal = await anext(signals)
+            assert (signal.sender, signal.data, signal.event, signal.id) == (two.client_id, [1], "hint", "s-1")
+            assert (await two.send(channel, str(one.client_id), [1], id="s-1")) == type(sent)(
+                sent.position, duplicate=True
+            )
+            await other.leave()
+            while two.client_id in room.members:
+                await anext(room)
+
+    run(test)
+
+
+@transport
+def test_wrong_credentials_are_the_end(start_server: Callable[..., Server], name: TransportName) -> None:
+    server = start_server(auth={"token_key": "x" * 32})
+
+    async def test() -> None:
+        for transports in ((name,), ORDER):
+            async with connect(url(server), token="no.token.this", transports=transports) as client:
+                subscription = client.subscribe("a")
+                with pytest.raises(Unauthorized):
+                    await client.publish("a", 1)
+                with pytest.raises(Unauthorized):
+                    await anext(subscription)
+                with pytest.raises(Unauthorized):
+                    await client.connected()
+                assert client.state.name == "failed"
+
+    run(test)
+
+
+def test_blocking_client_does_the_same(server: Server, channel: str) -> None:
+    with connect_sync(url(server)) as client, client.subscribe(channel) as subscription:
+        subscription.ready()
+        client.connected()
+        for number in range(10):
+            client.publish(channel, number)
+        found = []
+        for message in subscription:
+            found.append(message.data)
+            assert subscription.cursor == message.position
+            if message.data == 9:
+                break
+        assert found == list(range(10))
+        with pytest.raises(TimeoutError):
+            subscription.next(timeout_s=0.01)
+        client.publish(channel, "after")
+        after = subscription.next()
+        assert after is not None
+        assert after.data == "after"
+        assert [message.data for message in client.history(channel, limit=2).messages] == [9, "after"]
+        with client.presence(channel) as room, client.signals() as signals:
+            room.enter("here")
+            assert [member.state for member in room.members.values()] == ["here"]
+            client.send(channel, str(client.client_id), "to myself")
+            assert next(signals).data == "to myself"
+        with pytest.raises(NotFound):
+            client.call("nothing")
+    client.close()
