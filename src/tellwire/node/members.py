@@ -43,6 +43,9 @@ CLIENT_MAX_CHARS = 64
 COUNT_EVERY_S = 1.0
 """Least seconds between two counts of a channel that is too large to tell of each member."""
 
+RETRY_S = 1.0
+"""Seconds after which a member that should have left, and could not be taken out of the store, is tried again."""
+
 SWEEPS_PER_LEASE = 3
 """How often a node renews its lease, and looks for dead ones, while one lasts."""
 
@@ -73,6 +76,8 @@ class Members:
         self._held_by: dict[Subscriber, set[str]] = {}
         self._leased = 0  # members that no connection holds
         self._counting: dict[str, asyncio.TimerHandle] = {}
+        self._large: set[str] = set()  # channels of which only counts are told
+        self._closed = False
 
     # Commands
 
@@ -106,7 +111,7 @@ class Members:
                 checked = state if isinstance(state, UnsetType) else _state(state, packed=packed)
                 await self.enter(caller, channel, checked, subscriber)
             elif command.enter is False:
-                await self.leave(caller.client, channel)
+                await self.leave(caller, channel)
             answer = await self.look(channel, caller.client, packed=packed)
         except BaseException:
             for placement in placements:
@@ -163,31 +168,40 @@ class Members:
         wait_s: float = 0.0,
     ) -> None:
         """Make a client a member, or replace its state; held by a connection, or by a lease."""
+        # One that went while it waited does not enter: what it held from now on, nothing would ever let go of.
+        while subscriber is None or not subscriber.closed:
+            hold = self._hold(caller, channel, subscriber, wait_s)
+            async with hold.lock:
+                if self._is_current(hold, channel, caller.client):
+                    await self._enter(hold, caller, channel, state)
+                    return
+
+    async def _enter(self, hold: _Hold, caller: Caller, channel: str, state: bytes | UnsetType | None) -> None:
         node = self._node
-        if subscriber is not None and subscriber.closed:
-            return  # it went while the application was asked: what it held from now on, nothing would ever let go of
-        hold = self._hold(caller, channel, subscriber, wait_s)
         identity = caller.identity
         assert identity is not None
-        async with hold.lock:
-            hold.caller = caller
-            if isinstance(state, UnsetType):
-                state = hold.state
-            if isinstance(state, UnsetType):
-                # It may have entered through another node, or before this one was started.
-                found = await node.presence.find(channel, caller.client)
-                kept = found.state if found is not None else None
-            else:
-                kept = state
-            hold.state = kept
-            since = int(time.time() * 1000)
-            member = Member(channel, caller.client, identity.user, identity.info, kept, node.name, since)
-            before = await node.presence.enter(member)
-            node.counters.presence_enters += before is None
-            if before is None:
-                await self._announce("join", member)
-            elif (before.state, before.info) != (member.state, member.info):
-                await self._announce("update", member)
+        hold.caller = caller
+        if isinstance(state, UnsetType):
+            state = hold.state
+        if isinstance(state, UnsetType):
+            # It may have entered through another node, or before this one was started.
+            found = await node.presence.find(channel, caller.client)
+            kept = found.state if found is not None else None
+        else:
+            kept = state
+        hold.state = kept
+        since = int(time.time() * 1000)
+        member = Member(channel, caller.client, identity.user, identity.info, kept, node.name, since)
+        before = await node.presence.enter(member)
+        node.counters.presence_enters += before is None
+        if before is None:
+            await self._announce("join", member)
+        elif (before.state, before.info) != (member.state, member.info):
+            await self._announce("update", member)
+
+    def _is_current(self, hold: _Hold, channel: str, client: str) -> bool:
+        """Tell whether a hold that was waited for is still the one of its member."""
+        return self._holds.get((channel, client)) is hold
 
     def _hold(self, caller: Caller, channel: str, subscriber: Subscriber | None, wait_s: float) -> _Hold:
         key = (channel, caller.client)
@@ -202,8 +216,7 @@ class Members:
             node.counters.limit_hit("connections_max")
             raise Unavailable("as many clients are held by leases as may be; connect, or try again later")
         if hold is None:
-            hold = self._holds[key] = _Hold(caller)
-            self._leased += 1
+            hold = self._new_hold(key, caller)
         if subscriber is not None:
             self._leased -= not hold.holders
             hold.holders.add(subscriber)
@@ -215,15 +228,21 @@ class Members:
                 self._arm(key, hold)
         return hold
 
-    async def leave(self, client: str, channel: str) -> None:
+    def _new_hold(self, key: tuple[str, str], caller: Caller) -> _Hold:
+        hold = self._holds[key] = _Hold(caller)
+        self._leased += 1
+        return hold
+
+    async def leave(self, caller: Caller, channel: str) -> None:
         """End a client's membership, however it is held."""
-        hold = self._holds.get((channel, client))
-        if hold is None:
-            await self._end(channel, client, None)
-        else:
-            self._forget((channel, client), hold)
+        key = (channel, caller.client)
+        while True:
+            # Also what another node holds is waited for in turn: one may be about to enter here.
+            hold = self._holds.get(key) or self._new_hold(key, caller)
             async with hold.lock:
-                await self._end(channel, client, None)
+                if self._is_current(hold, *key):
+                    await self._end(key, hold, None)
+                    return
 
     async def recheck(self, subscriber: Subscriber, reply: SendPush) -> None:
         """End what a connection watches, and is a member of, where it may not any more."""
@@ -243,7 +262,7 @@ class Members:
         if hold is None or subscriber not in hold.holders:
             return
         if len(hold.holders) == 1:
-            await self.leave(subscriber.client, channel)
+            await self.leave(caller_of(subscriber), channel)
         else:
             hold.holders.discard(subscriber)
             self._held_by[subscriber].discard(channel)
@@ -277,10 +296,23 @@ class Members:
 
     async def _lapsed(self, key: tuple[str, str], hold: _Hold) -> None:
         async with hold.lock:
-            if hold.holders or self._holds.get(key) is not hold or asyncio.get_running_loop().time() < hold.until:
+            if hold.holders or not self._is_current(hold, *key) or asyncio.get_running_loop().time() < hold.until:
                 return  # it came back while this waited
-            self._forget(key, hold)
-            await self._end(*key, self._node.name)
+            await self._end(key, hold, self._node.name)
+
+    async def _end(self, key: tuple[str, str], hold: _Hold, node: str | None) -> None:
+        """End a membership, whose lock is held: until that is told, nobody enters anew."""
+        try:
+            member = await self._node.presence.leave(*key, node=node)
+        except TellwireError:
+            if not hold.holders:
+                hold.until = asyncio.get_running_loop().time() + RETRY_S
+                self._arm(key, hold)
+            raise
+        if member is not None:
+            self._node.counters.presence_leaves += 1
+            await self._announce("leave", member)
+        self._forget(key, hold)
 
     def _forget(self, key: tuple[str, str], hold: _Hold) -> None:
         del self._holds[key]
@@ -292,35 +324,54 @@ class Members:
             hold.timer.cancel()
             hold.timer = None
 
-    async def _end(self, channel: str, client: str, node: str | None) -> None:
-        member = await self._node.presence.leave(channel, client, node=node)
-        if member is not None:
-            self._node.counters.presence_leaves += 1
-            await self._announce("leave", member)
-
     # Telling
 
     async def _announce(self, what: str, member: Member) -> None:
-        """Say on the channel beside the member's what happened; of a large one only how many there are."""
+        """Say what happened; what cannot be said now is made up for by a count, after which the list is asked anew."""
+        try:
+            await self._tell(what, member)
+        except TellwireError as exc:
+            self._node.hub.report(
+                "who is here could not be told; their number will be, as soon as that is possible", exc
+            )
+            self._count_soon(member.channel)
+
+    async def _tell(self, what: str, member: Member) -> None:
+        """Say on the channel beside the member's what happened; of a large one only how many there are.
+
+        One that has become small again goes on being counted until a count has told of that.
+        """
         node = self._node
-        most = node.namespaces.of(member.channel).presence_max_members
-        counts = await node.presence.count(member.channel)
-        if counts.clients > most or (what == "leave" and counts.clients == most):
-            if member.channel not in self._counting:
-                loop = asyncio.get_running_loop()
-                self._counting[member.channel] = loop.call_later(COUNT_EVERY_S, self._count, member.channel)
+        channel = member.channel
+        most = node.namespaces.of(channel).presence_max_members
+        counts = await node.presence.count(channel)
+        if counts.clients > most:
+            self._large.add(channel)
+        if channel in self._large or (what == "leave" and counts.clients == most):
+            self._count_soon(channel)
             return
         shown = MemberView(member.client, member.user) if what == "leave" else view(member)
-        await self._say(member.channel, what, msgspec.json.encode(shown))
+        await self._say(channel, what, msgspec.json.encode(shown))
+
+    def _count_soon(self, channel: str) -> None:
+        if channel not in self._counting and not self._closed:
+            loop = asyncio.get_running_loop()
+            self._counting[channel] = loop.call_later(COUNT_EVERY_S, self._count, channel)
 
     def _count(self, channel: str) -> None:
         del self._counting[channel]
+        self._node.tasks.start(self._tell_count(channel))
 
-        async def tell() -> None:
-            counts = await self._node.presence.count(channel)
+    async def _tell_count(self, channel: str) -> None:
+        node = self._node
+        try:
+            counts = await node.presence.count(channel)
+            if counts.clients <= node.namespaces.of(channel).presence_max_members:
+                self._large.discard(channel)
             await self._say(channel, "count", msgspec.json.encode(InternalCount(counts.clients, counts.users)))
-
-        self._node.tasks.start(tell())
+        except TellwireError as exc:
+            node.hub.report("how many are here could not be told; it is tried again", exc)
+            self._count_soon(channel)
 
     async def _say(self, channel: str, what: str, data: bytes) -> None:
         await self._node.broker.append(Draft(PRESENCE + channel, data, event=what))
@@ -356,7 +407,7 @@ class Members:
         if member.channel == NAMELESS:
             await node.departures.tell(member, None, "its node died")
         else:
-            await self._announce("leave", member)
+            await self._tell("leave", member)
         node.counters.presence_sweeps += 1
 
     async def _enter_again(self) -> None:
@@ -368,6 +419,7 @@ class Members:
 
     def close(self) -> None:
         """Let the store's members be: whoever comes back within the lease, to this node's successor, never left."""
+        self._closed = True
         for hold in self._holds.values():
             if hold.timer is not None:
                 hold.timer.cancel()
