@@ -49,6 +49,9 @@ import { Tokens } from "./tokens.js";
  * @property {Signal} signal A message to this client alone.
  */
 
+/** @type {TransportName[]} */
+const NAMES = ["websocket", "sse", "longpoll", "poll"];
+
 /** @type {Omit<Settings, "fetch" | "WebSocket">} */
 const DEFAULTS = {
   credentials: "same-origin",
@@ -87,12 +90,12 @@ export class Tellwire extends Emitter {
     const { clock } = options;
     const tokens = new Tokens(token);
     const http = new Http(url, tokens, clock, options.fetch, options.credentials);
-    const order = (transports ?? ["websocket", "sse", "longpoll", "poll"]).filter(
-      (name) => name !== "websocket" || options.WebSocket,
-    );
+    const order = (transports ?? NAMES).filter((name) => name !== "websocket" || options.WebSocket);
     if (order.length === 0) {
-      const hint = "this Node has no WebSocket: pass one as the option WebSocket, or allow another transport";
-      throw new TellwireError("bad_request", transports?.length ? hint : "transports: there has to be one at least");
+      throw new TellwireError("bad_request", "there is no WebSocket here: give one as an option, or allow another transport");
+    }
+    for (const name of order) {
+      if (!NAMES.includes(name)) throw new TellwireError("bad_request", `${name} is not a transport: ${NAMES.join(", ")} are`);
     }
     this.#host = {
       options,

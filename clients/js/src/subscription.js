@@ -137,6 +137,7 @@ export class Subscription extends Emitter {
    */
   take(message, epoch, isCurrent) {
     if (!this.isWanted) return;
+    const before = this.place.cursor;
     if (message.seq === undefined) {
       if (!isCurrent) return;
     } else {
@@ -144,7 +145,7 @@ export class Subscription extends Emitter {
       message.position = `${epoch}.${message.seq}`;
     }
     if (this.#queue) {
-      if (this.#queue.length === 0) this.#handedOut ??= this.place.cursor;
+      if (this.#queue.length === 0) this.#handedOut = before;
       this.#queue.push(message);
       if (this.#queue.length >= (this.options.queueMaxMessages ?? 1000)) {
         this.isWanted = false;

@@ -237,7 +237,7 @@ test("a token that has expired is asked for again, and the connection comes back
     const { clock, server, client } = world([transport], { token: async () => `token ${++made}` });
     let good = "token 1";
     server.answer = (what, { token, headers }) => {
-      if (what === "ws connect") return token === good ? undefined : 4002;
+      if (what === "ws connect") return token === good ? undefined : 4002; // not in the handshake: it has a space
       if (what.startsWith("ws")) return undefined;
       return headers && headers.Authorization !== `Bearer ${good}` ? problem(401, "expired") : undefined;
     };

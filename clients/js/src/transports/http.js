@@ -45,7 +45,7 @@ export class HttpTransport {
   async open() {
     await Promise.all(this.#need().map((lane) => lane.open()));
     this.#isOpen = true;
-    this.sync();
+    this.sync(); // what was wanted meanwhile
   }
 
   close() {

@@ -21,10 +21,14 @@ export class Lane {
   round = new Map();
   isOpen = false;
   isOver = false;
+  /** When the server was last heard, or asked. */
+  heardAt = 0;
   /** Ends with the lane. */
   #life = new AbortController();
   /** Ends with the request under way. */
   #turn = new AbortController();
+  /** Of which channels the request under way tells who is there. */
+  #watched = "";
   #isPreparing = false;
   #isStale = false;
   /** Those that were told that they are read. @type {WeakSet<Subscription>} */
@@ -54,7 +58,7 @@ export class Lane {
         this.isOpen = true;
         this.#begin();
         resolve();
-        if ([...this.#readings().keys()].some((channel) => !this.round.has(channel))) this.sync();
+        this.sync();
       };
       this.#run(live).catch((caught) => {
         const error = this.isOver ? new TellwireError("disconnected", "closed") : asError(caught);
@@ -74,14 +78,19 @@ export class Lane {
   /** Read what is wanted now: a new channel catches up by itself, while the others go on. */
   sync() {
     const wanted = this.#readings();
+    const isSame =
+      wanted.size === this.round.size &&
+      [...wanted].every(([channel, reading]) => this.round.get(channel) === reading) &&
+      this.#rooms().join() === this.#watched;
+    if (isSame && !this.#isPreparing) return;
     for (const [channel, reading] of this.round) if (wanted.get(channel) !== reading) this.round.delete(channel);
     this.#isStale = true;
     if (this.isOpen && !this.isOver && !this.#isPreparing) void this.#refresh();
   }
 
-  /** Ask anew. */
+  /** Ask anew, if there should have been a sign of life by now. */
   verify() {
-    this.#turn.abort();
+    if (this.host.clock.now() - this.heardAt > this.host.options.heartbeatMs) this.#turn.abort();
   }
 
   async #refresh() {
@@ -105,10 +114,15 @@ export class Lane {
     return new Map([...this.host.readings()].filter(([channel]) => transport.attendanceOf(channel) === attendance));
   }
 
+  /** Of which channels it is to be told who is there. */
   #rooms() {
-    return [...this.host.rooms.values()].filter(({ channel }) => {
-      return this.attendance && this.transport.attendanceOf(channel) === this.attendance;
-    });
+    const { transport, attendance } = this;
+    if (attendance === undefined) return [];
+    return [...this.host.rooms.keys()].filter((channel) => transport.attendanceOf(channel) === attendance);
+  }
+
+  #presences() {
+    return this.#rooms().flatMap((channel) => this.host.rooms.get(channel) ?? []);
   }
 
   #begin() {
@@ -123,12 +137,14 @@ export class Lane {
     while (!this.isOver) {
       this.#turn = new AbortController();
       const { signal } = this.#turn;
+      this.heardAt = this.host.clock.now();
       if (!this.isOpen) await this.#prepare(this.#life.signal);
       this.round = new Map([...this.#readings()].filter(([, { place }]) => place.cursor !== null));
       if (this.isOpen) this.#begin();
       const rooms = this.#rooms();
-      const channels = [...new Set([...this.round.keys(), ...rooms.map(({ channel }) => channel)])];
-      const cursors = [...this.round.values(), ...rooms].map(({ place }) => place.cursor);
+      this.#watched = rooms.join();
+      const channels = [...new Set([...this.round.keys(), ...rooms])];
+      const cursors = [...this.round.values(), ...this.#presences()].map(({ place }) => place.cursor);
       if (this.attendance === "enter" && this.host.inbox.cursor !== null) cursors.push(this.host.inbox.cursor);
       const since = lowest(cursors);
       if (channels.length > 0 && since === undefined) throw new TellwireError("disconnected", "the log was replaced");
@@ -191,7 +207,7 @@ export class Lane {
   reached(cursor, round = this.round) {
     for (const reading of round.values()) if (reading.isWanted) reading.place.at(cursor);
     if (round !== this.round) return;
-    for (const room of this.#rooms()) room.place.at(cursor);
+    for (const room of this.#presences()) room.place.at(cursor);
     if (this.transport.readsInbox(this)) this.host.inbox.at(cursor);
   }
 
@@ -239,7 +255,7 @@ export class Lane {
   async #blame(error, among) {
     if (!ABOUT_A_CHANNEL.has(error.code)) return false;
     const suspects = [...(among ?? this.round.values())];
-    const rooms = among ? [] : this.#rooms();
+    const rooms = among ? [] : this.#presences();
     const [only] = suspects;
     if (only && suspects.length === 1 && rooms.length === 0) {
       only.end(error);

@@ -30,6 +30,7 @@ export class SseLane extends Lane {
               arrived();
               live();
             }
+            this.heardAt = clock.now();
             clock.clearTimeout(watchdog);
             watchdog = clock.setTimeout(stop, options.heartbeatMs * 2.5);
             parser.feed(value);

@@ -3,6 +3,9 @@ import { split } from "../cursor.js";
 
 /** @typedef {import("../subscription.js").Subscription} Subscription */
 
+/** What a subprotocol may be made of (RFC 6455, section 4.1: a token of RFC 9110). */
+const PROTOCOL = /^[\w!#$%&'*+.^`|~-]+$/;
+
 /** One connection both ways: commands up, replies and pushes down (spec/protocol.md, sections 6, 7 and 10). */
 export class WebSocketTransport {
   name = "websocket";
@@ -46,13 +49,17 @@ export class WebSocketTransport {
     if (this.#isOver) throw new TellwireError("closed", "closed");
     const url = new URL("v1/ws", host.http.base);
     url.protocol = url.protocol.replace("http", "ws");
+    const protocols = ["tellwire.v1.json"];
+    // In the handshake whoever decides about it sees the token; but not every text can stand there.
+    const isEarly = token !== undefined && PROTOCOL.test(token);
+    if (isEarly) protocols.push(`tellwire.token.${token}`);
     await new Promise((resolve, reject) => {
       this.#over = reject;
-      const socket = new /** @type {typeof WebSocket} */ (host.options.WebSocket)(url, "tellwire.v1.json");
+      const socket = new /** @type {typeof WebSocket} */ (host.options.WebSocket)(url, protocols);
       this.#socket = socket;
       socket.onopen = () => {
         const { session } = host;
-        this.#command({ type: "connect", session, token }).then((reply) => {
+        this.#command({ type: "connect", session, token: isEarly ? undefined : token }).then((reply) => {
           this.#connected(reply);
           return this.#sync();
         }).then(resolve, reject);
