@@ -43,7 +43,7 @@ from tellwire.transports.requests import (
     Receive,
     Scope,
     Send,
-    cors_fields,
+    check_access,
     handshake,
     header,
     problem,
@@ -52,6 +52,10 @@ from tellwire.transports.streams import EventsEndpoint, LinesEndpoint
 from tellwire.transports.websocket import WebSocketEndpoint
 
 CONSOLE = Path(__file__).parent / "console"
+
+PACKED_CLIENT = Path(__file__).parent / "client_js"
+CLIENT = PACKED_CLIENT if PACKED_CLIENT.is_dir() else Path(__file__).parents[2] / "clients" / "js" / "src"
+"""The JavaScript client: a wheel has a copy of it, a checkout the thing itself."""
 
 GC_THRESHOLD = (10_000, 20, 20)
 """Objects made before the youngest of them are looked through, and how often the older ones are (gc.set_threshold)."""
@@ -77,7 +81,7 @@ class Preflight:
             await problem(error).send(send, [(b"allow", names)])
             return
         try:
-            fields = cors_fields(self._access.check(scope["headers"], scope["scheme"]))
+            fields = check_access(scope, self._access)
         except TellwireError as exc:
             await problem(exc).send(send)
             return
@@ -147,6 +151,7 @@ def make_app(node: Node, *, jsonp: bool = False, metrics_open: bool = False, pag
             WebSocketRoute("/v1/ws", websocket),
             *(Route(path, door) for path, door in preflights.items()),
             *console,
+            Mount("/client", Modules(directory=CLIENT)),
             Route("/healthz", healthy),
             Route("/readyz", ready),
             Route("/openapi.json", describe),
@@ -166,6 +171,15 @@ class Application(Starlette):
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         endpoint = self._direct.get((scope["type"], scope.get("path", "")), super().__call__)
         await endpoint(scope, receive, send)
+
+
+class Modules(StaticFiles):
+    """ES modules for pages of any origin: they are the same for everybody, and say nothing of who asks."""
+
+    def file_response(self, *args: Any, **settings: Any) -> Response:
+        response = super().file_response(*args, **settings)
+        response.headers.update(_MODULE_HEADERS)
+        return response
 
 
 class UpgradeRequired(Endpoint):
@@ -211,6 +225,15 @@ _PAGE_HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
+}
+
+
+_MODULE_HEADERS = {
+    "content-type": "text/javascript; charset=utf-8",  # whatever this machine takes .js for
+    "x-content-type-options": "nosniff",
+    "access-control-allow-origin": "*",
+    "cross-origin-resource-policy": "cross-origin",
+    "cache-control": "no-cache",  # asked for again with its ETag, so that no page has half of an older version
 }
 
 

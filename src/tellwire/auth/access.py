@@ -44,12 +44,23 @@ class Access:
         if raw is None:
             return None
         origin = raw.decode("latin-1")
-        own = f"{_secure(scheme)}://{host}"
-        if origin.lower() == own or ANY in self.origins or origin in self.origins:
+        if ANY in self.origins or self.trusts(headers, scheme):
             return origin
         raise ForbiddenOrigin(
             f"pages of {origin[:80]!a} may not use this server; list the origin in its settings (origins) to let them"
         )
+
+    def trusts(self, headers: Headers, scheme: str) -> bool:
+        """Tell whether cookies count: not those of a page that may come in only because all may.
+
+        The browser sends them whatever page asks; a token that the page itself has is its own.
+        """
+        found = dict(headers)
+        raw = found.get(b"origin")
+        if raw is None:
+            return True
+        origin, host = raw.decode("latin-1"), found.get(b"host", b"").decode("latin-1")
+        return origin in self.origins or origin.lower() == f"{_secure(scheme)}://{host.lower()}"
 
 
 def _secure(scheme: str) -> str:

@@ -56,7 +56,7 @@ def header(scope: Scope, name: bytes) -> str | None:
 def check_access(scope: Scope, access: Access) -> RawHeaders:
     """Refuse pages that may not use this server; return the CORS fields for those that may."""
     origin = access.check(scope["headers"], scope["scheme"])
-    return cors_fields(origin)
+    return cors_fields(origin, credentials=origin is None or access.trusts(scope["headers"], scope["scheme"]))
 
 
 def handshake(node: Node, scope: Scope, transport: str, *, with_cookies: bool = True) -> Handshake:
@@ -64,19 +64,19 @@ def handshake(node: Node, scope: Scope, transport: str, *, with_cookies: bool = 
     headers = scope["headers"]
     client = scope.get("client")
     address = client_address(client[0], headers, node.trusted_proxies) if client else ""
-    if not with_cookies:
+    if not with_cookies or not node.access.trusts(headers, scope["scheme"]):
         headers = [(name, value) for name, value in headers if name != b"cookie"]
     subprotocols = scope.get("subprotocols", ())
     return Handshake(headers, scope.get("query_string", b""), scope["path"], address, transport, subprotocols)
 
 
-def cors_fields(origin: str | None) -> RawHeaders:
+def cors_fields(origin: str | None, *, credentials: bool = True) -> RawHeaders:
     """Make the fields that let a page of `origin` read the answer (Fetch standard, section 3.3)."""
     if origin is None:
         return [(b"vary", b"Origin")]
     return [
         (b"access-control-allow-origin", origin.encode("latin-1")),
-        (b"access-control-allow-credentials", b"true"),
+        *([(b"access-control-allow-credentials", b"true")] if credentials else []),
         (b"access-control-expose-headers", b"Retry-After"),
         (b"vary", b"Origin"),
     ]
