@@ -100,10 +100,11 @@ class Members:
             if subscriber is not None:
                 wanted = [PRESENCE + channel] if command.watch else []
                 wanted += [INBOX + caller.client] if command.enter else []
+                wanted = [name for name in wanted if name not in subscriber.channels]
+                self._node.check_readings(len(subscriber.channels) + len(wanted))
                 for name in wanted:
-                    if name not in subscriber.channels:
-                        since = command.since
-                        placements.append(await self._node.place({name: "catch_up"}, since, None, "oldest"))
+                    since = command.since
+                    placements.append(await self._node.place({name: "catch_up"}, since, None, "oldest"))
                 if command.watch is False:
                     self._node.hub.unsubscribe(subscriber, PRESENCE + channel)
             if command.enter:

@@ -454,11 +454,17 @@ class Node:
     def wanted(self, channels: Iterable[str], policy: Policy | None, *, have: int = 0) -> dict[str, Policy]:
         """Check the channels that somebody wants to read; return each with its policy."""
         wanted = {check_channel(name): policy or self.namespaces.of(name).policy for name in channels}
-        most = self.limits.channels_per_connection
-        if have + len(wanted) > most:
-            self.counters.limit_hit("channels_per_connection")
-            raise TooManyChannels(f"one connection reads at most {most} channels")
+        self.check_readings(have + len(wanted))
         return wanted
+
+    def check_readings(self, count: int) -> None:
+        """Return if a connection may read so many channels, those of the server's own among them."""
+        most = self.limits.channels_per_connection
+        if count > most:
+            self.counters.limit_hit("channels_per_connection")
+            raise TooManyChannels(
+                f"one connection reads at most {most} channels, what it watches and its inbox included"
+            )
 
     async def wanted_of(
         self, caller: Caller, channels: Collection[str], policy: Policy | None, attendance: Attendance | None
@@ -473,6 +479,7 @@ class Node:
             await self.allow(caller, "presence", wanted)
             own: Policy = "catch_up"
             wanted.update(dict.fromkeys(self.members.channels(caller, channels, attendance), own))
+            self.check_readings(len(wanted))
         return wanted
 
     async def place(
