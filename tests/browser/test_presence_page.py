@@ -151,7 +151,8 @@ def test_names_states_and_messages_are_shown_as_text(
     expect(page.get_by_role("log").locator("li")).to_have_count(2)
     expect(page.get_by_role("log")).to_contain_text(f"{NASTY[:40]} to you: {NASTY}")
     expect(page.get_by_role("log")).to_contain_text(json.dumps({NASTY: [NASTY]}, separators=(",", ":")))
-    for state in ("text", 7, None, [], {"name": 7}, {"name": "  "}, {"name": {"name": "x"}}):
+    states: tuple[Any, ...] = ("text", 7, None, [], {"name": 7}, {"name": "  "}, {"name": {"name": "x"}})
+    for state in states:
         client = nasty.say(state)["client"]
         expect_members(page, f"guest {me[:4]}", f"guest {client[:4]}")
     nasty.say({"name": "a\u202eb\u0000c\nd" + "x" * 100})
@@ -240,7 +241,11 @@ def test_roster_takes_the_same_from_several_lanes(page: Page, server: Server, ch
             r.take(join("b", 6), "k.6"); r.take(join("c", 7), "k.7");
             r.know(list("k.6", "a", "b"));
         });
-        check("before the list", (r) => { const asks = r.take(join("b", 6), "k.6"); r.know(list("k.5", "a")); return asks; });
+        check("before the list", (r) => {
+            const asks = r.take(join("b", 6), "k.6");
+            r.know(list("k.5", "a"));
+            return asks;
+        });
         check("another log", (r) => {
             r.know(list("k.5", "a"));
             const asks = r.take(join("b", 2), "n.2");

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tellwire.auth.making import make_token
+from tests.application.hosting import Host
 from tests.browser.conftest import Complaints
 from tests.browser.lanes import LANES, Console
 from tests.serving import Server
@@ -133,3 +135,23 @@ def test_token_of_another_user_makes_another_member(
     expect(page.locator("[data-me=true] .name")).to_have_text("Bo of Info")
     expect(page.locator("[data-me=true] .aside")).to_have_text("you")
     expect(page.locator("#members li")).to_have_count(1)  # the other one has left
+
+
+def test_page_under_a_prefix_of_an_application_works_as_at_the_root(
+    browser: Browser, channel: str, complaints: Complaints
+) -> None:
+    with Host(Path(__file__).with_name("mounted_app.py")) as host, browser.new_context() as context:
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        complaints.allow("401")
+        page.on("console", complaints.hear)
+        page.goto(f"{host.url}/inside/realtime/#{channel}")
+        use(page, token())
+        expect_live(page)
+        expect(page.locator("[data-me=true] .name")).to_have_text("ann")
+        page.get_by_role("button", name="Publish", exact=True).click()
+        for key in LANES:
+            expect(page.locator(f"[data-lane={key}]")).to_have_attribute("data-received", "1")
+        page.get_by_role("tab", name="Operator").click()
+        expect(page.locator("#connections tbody tr").filter(has_text="(this page)")).to_have_count(3)
+    assert complaints == []

@@ -3,7 +3,6 @@
 import { setUpComposer } from "./composer.js";
 import { get, grouped, reason, say } from "./elements.js";
 import { Here } from "./here.js";
-import { LaneView } from "./lane_view.js";
 import { pause } from "./lanes/backoff.js";
 import { credentials } from "./lanes/credentials.js";
 import { LongPollLane } from "./lanes/longpoll.js";
@@ -14,14 +13,12 @@ import { WebSocketLane } from "./lanes/websocket.js";
 import { Refused } from "./lanes/wire.js";
 import { Ledger, parsePosition } from "./ledger.js";
 import { Operator } from "./operator.js";
-import { now, publish, sentAt } from "./publisher.js";
+import { publish } from "./publisher.js";
 import { SignIn, wantsToken } from "./signin.js";
 import { Tabs } from "./tabs.js";
+import { Track } from "./track.js";
 
-/** @typedef {import("./lanes/wire.js").LaneState | "cut"} State */
-/** @typedef {{ key: string, name: string, about: string, isConnection?: boolean, Lane: any }} Kind */
-
-/** @type {Kind[]} */
+/** @type {import("./track.js").Kind[]} */
 const LANES = [
   { key: "poll", name: "Short polling", about: "GET, once a second", Lane: PollLane },
   { key: "longpoll", name: "Long polling", about: "GET that waits for news", Lane: LongPollLane },
@@ -29,12 +26,6 @@ const LANES = [
   { key: "websocket", name: "WebSocket", about: "both ways, one connection", isConnection: true, Lane: WebSocketLane },
 ];
 
-/** @type {Record<State, string>} */
-const STATES = { opening: "opening", live: "live", waiting: "reconnecting", failed: "failed", cut: "cut" };
-
-/** @type {Ledger} */
-let ledger;
-let channel = "";
 let isDirty = false;
 /** The WebSocket has come in. @type {(value?: unknown) => void} */
 let entered = () => {};
@@ -44,154 +35,6 @@ function touch() {
   if (isDirty) return;
   isDirty = true;
   requestAnimationFrame(draw);
-}
-
-/** Tell those who do not see it. @param {string} text */
-function announce(text) {
-  get("announcer").textContent = text;
-}
-
-/** One lane with its connection, its place and its part of the page. */
-class Track {
-  cursor = "";
-  /** @type {State} */
-  state = "opening";
-  #openedAt = 0;
-  #isResuming = false;
-  #endOfCut = 0;
-  /** @type {ReturnType<typeof setInterval> | undefined} */
-  #countdown;
-  /** @type {any} */
-  #lane;
-
-  /** @param {Kind} kind @param {number} index */
-  constructor(kind, index) {
-    this.kind = kind;
-    this.index = index;
-    this.view = new LaneView(get("lane-template"), kind);
-    this.view.parts.cut.addEventListener("click", () => (this.state === "cut" ? this.resume() : this.cut()));
-    this.view.showCut("Cut", false);
-  }
-
-  /** @param {string} cursor */
-  start(cursor) {
-    clearInterval(this.#countdown);
-    this.#lane?.close();
-    this.#isResuming = false;
-    this.view.clear();
-    this.view.showCut("Cut", false);
-    this.cursor = cursor;
-    this.view.showCursor(cursor);
-    this.#lane = new this.kind.Lane(channel, this.#events(), attendance);
-    this.#lane.open(cursor);
-  }
-
-  /** @returns {import("./lanes/wire.js").LaneEvents} */
-  #events() {
-    return {
-      onstate: (state, detail, code) => {
-        if (state === "live" && this.state !== "live") this.#openedAt = now();
-        if (state === "waiting" || state === "failed") this.#isResuming = true;
-        this.#setState(state, detail);
-        if (state === "failed" && wantsToken(code)) signIn.ask(/** @type {string} */ (code));
-      },
-      onpush: (push, cursor) => {
-        const note = here.take(push, cursor);
-        if (note) this.view.addNote(note, "here");
-        touch();
-      },
-      onpresence: (answer) => {
-        here.know(answer);
-        entered();
-      },
-      onidentity: (user, expires_in_ms) => signIn.signedIn(user, expires_in_ms),
-      onmessages: (messages, cursor) => {
-        const at = now();
-        const [epoch] = parsePosition(cursor);
-        for (const message of messages) {
-          const sent = sentAt(message.data);
-          const isLate = sent !== undefined && sent < this.#openedAt;
-          if (message.seq !== undefined) {
-            if (this.#isResuming) this.#noteResume();
-            ledger.received(this.index, epoch, message.seq);
-          }
-          this.view.addMessage(message, sent === undefined ? undefined : at - sent, isLate);
-        }
-        this.cursor = cursor;
-        ledger.reached(this.index, cursor);
-        this.view.showCursor(cursor);
-        touch();
-      },
-      ongap: (gap) => {
-        here.gap(gap);
-        if (!gap.channels.includes(channel)) return;
-        ledger.gap(this.index, gap);
-        this.cursor = gap.to;
-        this.view.addNote(`gap (${gap.reason}): messages after ${gap.from} up to ${gap.to} may be missing`, "gap");
-        announce(`${this.kind.name}: a gap, reason ${gap.reason}`);
-        touch();
-      },
-      onbytes: (exact, estimated) => {
-        this.view.addBytes(exact, estimated);
-        touch();
-      },
-    };
-  }
-
-  #noteResume() {
-    this.#isResuming = false;
-    this.view.addNote(`went on after ${this.cursor}`, "resume");
-  }
-
-  /** @param {State} state @param {string} [detail] */
-  #setState(state, detail) {
-    this.state = state;
-    this.view.showState(state, STATES[state], detail);
-    if (this.kind.isConnection) setTimeout(checkHold, 0);
-    touch();
-  }
-
-  /** Something new is to be said of this client; false where this lane cannot. */
-  tell() {
-    return this.state === "live" && this.#lane.tell();
-  }
-
-  /** What is asked of presence has changed. */
-  again() {
-    if (this.state === "live") this.#lane.again?.();
-  }
-
-  /** Come back as someone else: from where it was. */
-  reopen() {
-    if (this.state === "cut" || !this.#lane) return;
-    this.#lane.close();
-    this.#isResuming = true;
-    this.#lane.open(this.cursor);
-  }
-
-  /** Close the connection for the chosen time, and come back with the cursor. */
-  cut() {
-    if (this.state === "cut" || !this.#lane) return;
-    const seconds = Number(get("cut-seconds").value);
-    this.#lane.close();
-    this.#isResuming = true;
-    this.#setState("cut");
-    this.#endOfCut = performance.now() + seconds * 1000;
-    this.view.showCut(`Reconnect (${seconds} s)`, true);
-    announce(`${this.kind.name} is cut for ${seconds} seconds`);
-    this.#countdown = setInterval(() => {
-      const left = Math.ceil((this.#endOfCut - performance.now()) / 1000);
-      if (left <= 0) this.resume();
-      else this.view.showCut(`Reconnect (${left} s)`, true);
-    }, 200);
-  }
-
-  resume() {
-    clearInterval(this.#countdown);
-    this.view.showCut("Cut", false);
-    announce(`${this.kind.name} comes back`);
-    this.#lane?.open(this.cursor);
-  }
 }
 
 /** A page that some connection keeps a member needs no poll to do it. */
@@ -225,7 +68,20 @@ const signIn = new SignIn(() => void enter());
 const operator = new Operator(() => here.client);
 const tabs = new Tabs(get("tabs"), (key) => (key === "operator" ? operator.start() : operator.stop()));
 
-const tracks = LANES.map((kind, index) => new Track(kind, index));
+/** @type {import("./track.js").Desk} */
+const desk = {
+  channel: "",
+  ledger: new Ledger(LANES.length, "."),
+  here,
+  signIn,
+  attendance,
+  touch,
+  announce: (text) => say(get("announcer"), text),
+  held: () => setTimeout(checkHold, 0),
+  entered: () => entered(),
+};
+
+const tracks = LANES.map((kind, index) => new Track(kind, index, desk));
 get("lanes").append(...tracks.map((track) => track.view.root));
 
 const list = new Intl.ListFormat("en");
@@ -237,10 +93,10 @@ function names(some) {
 
 function draw() {
   isDirty = false;
-  if (!ledger) return;
-  const verdicts = tracks.map((track) => ledger.verdict(track.index));
+  if (!desk.channel) return;
+  const verdicts = tracks.map((track) => desk.ledger.verdict(track.index));
   for (const track of tracks) {
-    track.view.draw(verdicts[track.index], ledger.newest(track.index, track.view.tickCount));
+    track.view.draw(verdicts[track.index], desk.ledger.newest(track.index, track.view.tickCount));
   }
   const faulty = tracks.filter(({ index }) => {
     const { lost, twice, disordered } = verdicts[index];
@@ -282,8 +138,8 @@ async function choose() {
     await here.open(name, signal);
     if (signal.aborted) return;
     signIn.done();
-    channel = name;
-    ledger = new Ledger(tracks.length, cursor);
+    desk.channel = name;
+    desk.ledger = new Ledger(tracks.length, cursor);
     const [first, ...others] = [...tracks].reverse();
     first.start(cursor);
     if (here.isOpen && credentials.name) {
@@ -301,20 +157,28 @@ async function choose() {
     touch();
   } catch (error) {
     if (signal.aborted) return;
-    if (error instanceof Refused && wantsToken(error.code)) signIn.ask(error.code);
+    if (error instanceof Refused && wantsToken(error.code)) {
+      signIn.ask(error.code);
+      if (!desk.channel) say(get("verdict"), "Nothing can be read without a token.");
+      return;
+    }
     complain(`Cannot read ${name}: ${reason(error)}`);
   }
 }
 
+/** Show the tabs to those who may look at more than one. */
+function offerOperator() {
+  void operator.mayLook().then((isOperator) => tabs.show(undefined, isOperator));
+}
+
 /** With another token: the operator's view or none, and the lanes from where they were. */
 async function enter() {
-  const isOperator = await operator.mayLook();
-  tabs.show(isOperator ? undefined : "lanes", isOperator);
-  if (!channel || channel !== get("channel").value.trim()) return choose();
+  offerOperator();
+  if (!desk.channel || desk.channel !== get("channel").value.trim()) return choose();
   choosing?.abort();
   choosing = new AbortController();
   try {
-    await here.open(channel, choosing.signal);
+    await here.open(desk.channel, choosing.signal);
     complain("");
   } catch (error) {
     if (error instanceof Refused && wantsToken(error.code)) signIn.ask(error.code);
@@ -331,10 +195,10 @@ function complain(text) {
 
 /** @param {unknown[]} items */
 async function send(items) {
-  if (!channel || items.length === 0) return;
+  if (!desk.channel || items.length === 0) return;
   here.own.rest();
   try {
-    for (const position of await publish(channel, items)) ledger.published(position);
+    for (const position of await publish(desk.channel, items)) desk.ledger.published(position);
     complain("");
   } catch (error) {
     if (error instanceof Refused && wantsToken(error.code)) signIn.ask(error.code);
@@ -372,4 +236,4 @@ function chooseFromAddress() {
 
 addEventListener("hashchange", chooseFromAddress);
 chooseFromAddress();
-void operator.mayLook().then((isOperator) => tabs.show(undefined, isOperator));
+offerOperator();

@@ -5,7 +5,7 @@ import { order } from "./lanes/wire.js";
 
 export class Confirmation {
   /** @type {() => Promise<unknown>} */
-  #act = async () => {};
+  #act = () => Promise.resolve();
 
   /** @param {() => void} ondone */
   constructor(ondone) {
@@ -38,8 +38,8 @@ export class Confirmation {
     get("confirm-reason-field").hidden = true;
     this.#ask(
       `Revoke the tokens of ${user}?`,
-      "Every token of this user that was made up to now is refused from now on, and its connections are closed, on all " +
-        "nodes. This cannot be taken back; a fresh token lets the user in again.",
+      "Every token of this user that was made up to now is refused from now on, and its connections are closed, on " +
+        "all nodes. This cannot be taken back; a fresh token lets the user in again.",
       "Revoke",
       () => order("v1/admin/revoke", { user }),
     );

@@ -16,7 +16,11 @@ export function element(name, className, text = "") {
   return made;
 }
 
-/** Set an element's text, only where it is another: a live region would else be read again. @param {Element} where @param {string} text */
+/**
+ * Set an element's text, only where it is another: a live region would else be read again.
+ * @param {Element} where
+ * @param {string} text
+ */
 export function say(where, text) {
   if (where.textContent !== text) where.textContent = text;
 }

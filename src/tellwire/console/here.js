@@ -33,7 +33,10 @@ export class Here {
   /** Whether this client may take part, in the present channel. */
   isOpen = false;
   #roster = new Roster();
-  /** Until when it is believed that someone is typing, and by which word of theirs. @type {Map<string, { until: number, beat: unknown }>} */
+  /**
+   * Until when it is believed that someone is typing, and by which word of theirs.
+   * @type {Map<string, { until: number, beat: unknown }>}
+   */
   #typing = new Map();
   /** What those who are gone were called. @type {Map<string, string>} */
   #names = new Map();

@@ -11,8 +11,8 @@ import { element, grouped, say } from "./elements.js";
 
 /**
  * A table whose rows come and go while someone reads it. A row stays the same element, so that a button keeps the
- * focus; and while the pointer or the focus is in the table nothing moves, so that nobody clicks on another row than the
- * one they mean.
+ * focus; and while the pointer or the focus is in the table nothing moves, so that nobody clicks on another row than
+ * the one they mean.
  */
 export class LiveTable {
   /** @type {Map<string, HTMLTableRowElement>} */
@@ -25,7 +25,8 @@ export class LiveTable {
   constructor(root, empty) {
     this.table = /** @type {HTMLTableElement} */ (root.querySelector("table"));
     this.body = this.table.tBodies[0];
-    this.labels = [.../** @type {HTMLTableSectionElement} */ (this.table.tHead).rows[0].cells].map((cell) => cell.textContent ?? "");
+    const head = /** @type {HTMLTableSectionElement} */ (this.table.tHead);
+    this.labels = [...head.rows[0].cells].map((cell) => cell.textContent ?? "");
     this.total = /** @type {HTMLElement} */ (root.querySelector("[data-part=total]"));
     this.empty = empty;
   }

@@ -43,7 +43,13 @@ const LIMIT = 50;
 const NAMED = 3;
 
 /** @type {Record<string, string>} */
-const TRANSPORTS = { websocket: "WebSocket", sse: "SSE", stream: "NDJSON", longpoll: "long polling", poll: "short polling" };
+const TRANSPORTS = {
+  websocket: "WebSocket",
+  sse: "SSE",
+  stream: "NDJSON",
+  longpoll: "long polling",
+  poll: "short polling",
+};
 
 export class Operator {
   /** @type {AbortController | undefined} */
@@ -54,7 +60,7 @@ export class Operator {
   #channel = "";
   #published = new Sparkline(get("published-line"));
   #delivered = new Sparkline(get("delivered-line"));
-  #confirmation = new Confirmation(() => void this.#look(new AbortController().signal));
+  #confirmation = new Confirmation(() => this.#running && this.start());
   #connections = new LiveTable(get("connections"), "No connection fits.");
   #channels = new LiveTable(get("channels"), "No channel is read at the moment.");
 
@@ -69,13 +75,17 @@ export class Operator {
     document.addEventListener("visibilitychange", () => this.#running && this.start());
   }
 
-  /** Whether whoever sits here may look. @param {AbortSignal} [signal] */
-  async mayLook(signal) {
-    try {
-      await ask("v1/admin/stats", {}, signal);
-      return true;
-    } catch {
-      return false;
+  /** Whether whoever sits here may look; a server that cannot be reached is asked again. */
+  async mayLook() {
+    const backoff = new Backoff();
+    for (;;) {
+      try {
+        await ask("v1/admin/stats");
+        return true;
+      } catch (error) {
+        if (error instanceof Refused && error.isFinal) return false;
+        await pause(backoff.next(), new AbortController().signal);
+      }
     }
   }
 
@@ -124,7 +134,10 @@ export class Operator {
     get("operator").classList.toggle("is-old", text !== "");
   }
 
-  /** One after the other: a browser opens few connections to one server, and the lanes need theirs. @param {AbortSignal} signal */
+  /**
+   * One after the other: a browser opens few connections to one server, and the lanes need theirs.
+   * @param {AbortSignal} signal
+   */
   async #look(signal) {
     this.#drawStats(await ask("v1/admin/stats", {}, signal));
     /** @type {Record<string, string>} */
@@ -132,8 +145,8 @@ export class Operator {
     if (this.#user) query.user = this.#user;
     if (this.#channel) query.channel = this.#channel;
     this.#drawConnections(await ask("v1/admin/connections", query, signal));
-    const prefix = this.#channel ? { prefix: this.#channel } : {};
-    this.#drawChannels(await ask("v1/admin/channels", { limit: String(LIMIT), ...prefix }, signal));
+    const prefix = this.#channel; // where it is empty, all channels begin so
+    this.#drawChannels(await ask("v1/admin/channels", { limit: String(LIMIT), prefix }, signal));
   }
 
   /** @param {string} user @param {string} channel */
@@ -169,8 +182,10 @@ export class Operator {
     say(get("delivered-total"), `${grouped(delivered)} since the start`);
     say(get("lagging-count"), grouped(stats.lagging));
     get("lagging-count").classList.toggle("is-bad", stats.lagging > 0);
-    say(get("lagging-words"), stats.lagging === 0 ? "everyone is up to date" : `of ${counted(stats.channels, "channel")} in use`);
-    say(get("node"), `Node ${stats.node}, version ${stats.version}, up for ${lasted(stats.uptime_s * 1000)}.`);
+    say(get("lagging-words"), stats.lagging === 0 ? "everyone is up to date" : "take less than they are sent");
+    const uptime = lasted(stats.uptime_s * 1000);
+    const inUse = `${counted(stats.channels, "channel")} in use`;
+    say(get("node"), `Node ${stats.node}, version ${stats.version}, up for ${uptime}, ${inUse}.`);
   }
 
   /** @param {{ connections: Connection[], total: number }} answer */
@@ -196,7 +211,11 @@ export class Operator {
             lasted(now - each.since),
             more > 0 ? `${named} and ${grouped(more)} more` : named,
           ],
-          titles: { 1: `client ${each.client}`, 4: `since ${new Date(each.since).toLocaleString("en-GB")}`, 5: each.channels.join("\n") },
+          titles: {
+            1: `client ${each.client}`,
+            4: `since ${new Date(each.since).toLocaleString("en-GB")}`,
+            5: each.channels.join("\n"),
+          },
           actions: () => this.#actions(each),
         };
       }),

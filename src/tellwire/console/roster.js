@@ -75,7 +75,8 @@ export class Roster {
     else this.members.set(member.client, member);
     this.clients = this.members.size;
     // One without a user counts as a user of its own.
-    this.users = new Set([...this.members.values()].map(({ user, client }) => (user === undefined ? [client] : user))).size;
+    const users = [...this.members.values()].map(({ user, client }) => (user === undefined ? [client] : user));
+    this.users = new Set(users).size;
   }
 }
 

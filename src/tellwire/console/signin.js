@@ -61,7 +61,7 @@ export class SignIn {
     // It may have been copied with the name of its field, or quotes around it.
     const token = text.trim().replace(/^bearer\s+/i, "").replace(/^["']|["']$/g, "");
     if (TOKEN.test(token)) this.#change(token);
-    else say(get("token-why"), "That is not a token: one has three parts of letters, digits, - and _, with dots between.");
+    else say(get("token-why"), "That is not a token: it has three parts of letters, digits, - and _, joined by dots.");
   }
 
   /** @param {string} token */

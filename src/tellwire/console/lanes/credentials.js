@@ -56,7 +56,11 @@ export const credentials = {
   },
 };
 
-/** The fields that a request has besides others. @param {Record<string, string>} [others] @returns {Record<string, string>} */
+/**
+ * The fields that a request has besides others.
+ * @param {Record<string, string>} [others]
+ * @returns {Record<string, string>}
+ */
 export function fields(others = {}) {
   const { token } = credentials;
   return token ? { ...others, authorization: `Bearer ${token}` } : others;

@@ -13,7 +13,8 @@ import { bodySize, headSize, requestSize } from "./size.js";
  * Ask once what came after a cursor. With `wait` the server answers as soon as there is something.
  * @param {string} channel
  * @param {string} cursor
- * @param {{ wait?: number, limit?: number, presence?: "enter" | "watch", signal?: AbortSignal }} [options] `wait` in seconds.
+ * @param {{ wait?: number, limit?: number, presence?: "enter" | "watch", signal?: AbortSignal }} [options]
+ *   `wait` in seconds.
  * @returns {Promise<{ page: Page, exact: number, estimated: number }>} The answer, and what it weighed.
  */
 export async function readPage(channel, cursor, { wait = 0, limit = 1000, presence, signal } = {}) {

@@ -35,7 +35,7 @@ import { fields } from "./credentials.js";
  */
 
 /**
- * Who is in a channel (section 6.10).
+ * One who is in a channel (section 6.10).
  * @typedef {object} Member
  * @property {string} client
  * @property {string} [user]
@@ -47,13 +47,19 @@ import { fields } from "./credentials.js";
  * What happens in a channel (section 7.6), and what is said to this client alone (7.7).
  * @typedef {{ type: "join" | "update" | "leave", channel: string, member: Member, seq: number }} Coming
  * @typedef {{ type: "count", channel: string, clients: number, users: number, seq: number }} Count
- * @typedef {{ type: "signal", channel: string, from: string, user?: string, event?: string, data: unknown, seq: number }} Signal
+ * @typedef {{ type: "signal", channel: string, from: string, user?: string, data: unknown, seq: number }} Signal
  * @typedef {Coming | Count | Signal} Push
  */
 
 /**
- * The answer to who is there (section 6.10); `members` is null where they are too many.
- * @typedef {{ channel: string, client: string, members: Member[] | null, clients: number, users: number, cursor: string }} Presence
+ * The answer to who is there; `members` is null where they are too many.
+ * @typedef {object} Presence
+ * @property {string} channel
+ * @property {string} client The name of who asked.
+ * @property {Member[] | null} members
+ * @property {number} clients
+ * @property {number} users
+ * @property {string} cursor Everything up to there is in the list.
  */
 
 /** @typedef {"opening" | "live" | "waiting" | "failed"} LaneState */
