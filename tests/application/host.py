@@ -39,7 +39,7 @@ def _end_with_parent() -> None:
 
 def run_uvicorn(app: Any, listener: socket.socket) -> None:
     """Run it under uvicorn as it comes."""
-    config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=20)
+    config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=5)
     uvicorn.Server(config).run(sockets=[listener])
 
 
@@ -47,7 +47,7 @@ def run_hypercorn(app: Any, listener: socket.socket) -> None:
     """Run it under Hypercorn."""
     config = Config()
     config.bind = [f"fd://{listener.fileno()}"]
-    config.graceful_timeout = 20
+    config.graceful_timeout = 5
 
     async def serving() -> None:
         stop = asyncio.Event()

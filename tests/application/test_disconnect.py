@@ -12,6 +12,9 @@ from tests.application.hosting import Client, Host
 APP = Path(__file__).parent / "leaving_app.py"
 
 
+MEMBERSHIP = {"channel": "news", "session": "of this test", "enter": True}
+
+
 def come(host: Host, stack: ExitStack, user: str) -> None:
     """Connect as a user: those with an even number over WebSocket, the others over SSE."""
     client = stack.enter_context(Client(host.url))
@@ -20,8 +23,9 @@ def come(host: Host, stack: ExitStack, user: str) -> None:
     else:
         socket = stack.enter_context(client.socket(f"user={user}"))
         socket.ask("subscribe", channel="news")
-    # Asked of the same store after the note of the connection, hence answered when that is in the file.
-    assert client.get("/v1/presence", channel="news", user=user).status_code == 200
+    # Written to the same file after the note of the connection, hence answered when that is in it.
+    entered = client.http.post(f"/realtime/v1/presence?user={user}", json=MEMBERSHIP)
+    assert entered.status_code == 200, entered.text
 
 
 @pytest.mark.parametrize("kind", ["uvicorn", "hypercorn"])

@@ -22,7 +22,7 @@ APP = Path(__file__).parent / "asked_app.py"
 
 @pytest.mark.parametrize("kind", ["uvicorn", "hypercorn"])
 def test_readers_are_sent_away_before_the_server_would_cut_them(kind: str) -> None:
-    """The server waits for its connections longer than the watchdog of this test does."""
+    """A stream that a server cuts would not end as it should, and have no last event."""
     with Host(APP, kind) as host, Client(host.url, "/a/b/c") as client, ThreadPoolExecutor(1) as pool:
         client.post("/v1/messages", {"channel": "news", "data": 1})
         cursor = client.get("/v1/messages", channel="news", since="earliest").json()["cursor"]
