@@ -232,6 +232,11 @@ class DirectHttpProtocol(HttpToolsProtocol):
         if cast(object, self.cycle) is not None and self._due is not None:
             self._unwatch()  # each request has its time; the first one has it from the beginning of the connection
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # What comes behind a chunked body is no field of the head, whatever it is called (RFC 9110, section 6.5.1).
+        if self._in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self._in_head = False
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > HEAD_MAX_BYTES:
