@@ -118,14 +118,14 @@ class FakeServer(httpx.AsyncBaseTransport):
             page = read()
         return page
 
-    async def open_socket(self, url: str, subprotocol: str) -> Socket:
+    async def open_socket(self, url: str, subprotocol: str, fields: dict[str, str]) -> Socket:
         """Open a WebSocket."""
         self.heard.append("ws")
         if self.is_down or self.blocked.get("websocket") == "refuse" or not self.cross():
             raise lost("refused")
         if self.is_silent or self.blocked.get("websocket") == "hang":
             await asyncio.Event().wait()
-        return FakeSocket(self, subprotocol)
+        return FakeSocket(self, subprotocol, fields)
 
 
 def problem(status: int, code: str, **headers: str) -> httpx.Response:
@@ -247,8 +247,9 @@ class FakeStream(FakeConnection, httpx.AsyncByteStream):
 class FakeSocket(FakeConnection):
     """A WebSocket."""
 
-    def __init__(self, server: FakeServer, subprotocol: str) -> None:
+    def __init__(self, server: FakeServer, subprotocol: str, fields: dict[str, str]) -> None:
         super().__init__(server)
+        self._token = fields.get("Authorization", "").removeprefix("Bearer ")
         self._coder: Any = msgspec.msgpack if subprotocol.endswith("msgpack") else msgspec.json
         self._frames: asyncio.Queue[bytes | Exception] = asyncio.Queue()
         self._channels: set[str] = set()
@@ -298,7 +299,7 @@ class FakeSocket(FakeConnection):
         command = self._coder.decode(frame)
         kind, ref = command.pop("type"), command.pop("ref")
         self.server.heard.append(f"ws {kind}")
-        made = self.server.answer(f"ws {kind}", command)
+        made = self.server.answer(f"ws {kind}", {"token": self._token, **command})
         if isinstance(made, int):
             self.close(made, "told so")
         elif made is not None:

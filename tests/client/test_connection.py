@@ -250,7 +250,7 @@ def test_wrong_credentials_are_the_end_at_once(transports: Any, made: Any, error
             assert isinstance(world.errors["a"], error)
             for work in (client.publish("a", 2), client.history("a"), client.call("m"), room.enter(), anext(room)):
                 with pytest.raises(error):
-                    await work  # type: ignore[misc]  # one of them is an Awaitable only
+                    await work
             assert len(world.server.heard) <= 2
 
     run(test)
@@ -293,11 +293,11 @@ def test_token_that_has_expired_is_asked_for_again_and_the_client_is_back_at_onc
         async def token() -> str:
             nonlocal made
             made += 1
-            return f"token {made}"
+            return f"token-{made}"
 
         async with World((name,), token=token) as world:
             server = world.server
-            good = "token 1"
+            good = "token-1"
 
             def answer(what: str, fields: dict[str, Any]) -> Any:
                 if what == "ws connect":
@@ -309,7 +309,7 @@ def test_token_that_has_expired_is_asked_for_again_and_the_client_is_back_at_onc
             server.answer = answer
             had = world.collect("a")
             await asyncio.sleep(3)
-            good = "token 2"
+            good = "token-2"
             server.publish("a", 1)
             for connection in list(server.connections):
                 if isinstance(connection, FakeSocket | FakeStream):
@@ -348,7 +348,7 @@ def test_token_is_refreshed_in_band_shortly_before_it_is_over() -> None:
         def token() -> str:
             nonlocal made
             made += 1
-            return f"token {made}"
+            return f"token-{made}"
 
         async with World(("websocket",), token=token) as world:
             refreshed = []
@@ -365,9 +365,9 @@ def test_token_is_refreshed_in_band_shortly_before_it_is_over() -> None:
             await asyncio.sleep(44.9)
             assert refreshed == []
             await asyncio.sleep(0.2)
-            assert refreshed == ["token 2"]
+            assert refreshed == ["token-2"]
             await asyncio.sleep(45)
-            assert refreshed == ["token 2", "token 3"]
+            assert refreshed == ["token-2", "token-3"]
             assert [state.name for state in world.states] == ["connecting", "connected"]
 
     run(test)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import secrets
 import ssl
 from collections.abc import Callable, Mapping, Sequence
@@ -68,7 +69,7 @@ class Client:
             transport=http_transport,
             timeout=httpx.Timeout(None),
             limits=limits,
-            verify=True if tls is None else tls,
+            verify=tls or _default_tls(),
         )
         tokens = Tokens(token)
         http = Http(url, tokens, client)
@@ -84,7 +85,7 @@ class Client:
             session=session or secrets.token_urlsafe(24),
             tokens=tokens,
             http=http,
-            open_socket=open_socket or opener(tls),
+            open_socket=open_socket or opener(tls or _default_tls()),
             outbox=Outbox(settings),
             readings=self._readings,
             take_push=self._take_push,
@@ -95,6 +96,7 @@ class Client:
         self._connection = Connection(self._host, self._transports, self)
         self._life: asyncio.Task[None] | None = None
         self._is_closed = False
+        self._sync_soon: asyncio.Handle | None = None
 
     async def __aenter__(self) -> Self:
         self._life = asyncio.create_task(self._live())
@@ -161,7 +163,9 @@ class Client:
             raise BadRequest(f"{channel} is read already: use that subscription, or another client")
         subscription = Subscription(channel, self, self._settings, since=since, last=last, policy=policy, on_gap=on_gap)
         self._subscriptions[channel] = subscription
-        self._connection.sync()
+        # Ten channels that are subscribed to together are asked for together.
+        if self._sync_soon is None:
+            self._sync_soon = asyncio.get_running_loop().call_soon(self._sync)
         return subscription
 
     async def publish(
@@ -321,6 +325,10 @@ class Client:
     def _readings(self) -> Mapping[str, Subscription]:
         return {channel: each for channel, each in self._subscriptions.items() if each.is_wanted}
 
+    def _sync(self) -> None:
+        self._sync_soon = None
+        self._connection.sync()
+
     def changed(self) -> None:
         """A subscription wants to be read, or no longer."""
         self._connection.sync()
@@ -411,6 +419,12 @@ class Client:
         for channel, room in self._host.rooms.items():
             if gap.reason == "epoch" or f"$presence:{channel}" in gap.channels:
                 self.ask(room)
+
+
+@functools.cache
+def _default_tls() -> ssl.SSLContext:
+    # To load all certificates takes longer than everything else that makes a client.
+    return httpx.create_ssl_context()
 
 
 def connect(

@@ -11,12 +11,23 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 import msgspec
 
-from tellwire.client.failures import as_failure, refused
+from tellwire.client.failures import Failure, as_failure, refused
 from tellwire.client.tokens import Tokens
 from tellwire.client.wire import JSON, Incoming
+from tellwire.errors import Unauthorized
 
 Query = Sequence[tuple[str, str | int | None]]
 """Parameters; those that are None are left out."""
+
+
+def bearer(token: str | None) -> dict[str, str]:
+    """Return the header fields that carry a token; raises Failure for what cannot stand in one."""
+    if not token:
+        return {}
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        # Not shown, as it may be a real token with something at its end.
+        raise Failure(Unauthorized("the token holds characters that none has; it is three parts joined by dots"))
+    return {"Authorization": f"Bearer {token}"}
 
 
 class Http:
@@ -65,9 +76,7 @@ class Http:
         is_renewed = False
         while True:
             token = await self.tokens.get()
-            headers = {"Accept": accept}
-            if token:
-                headers["Authorization"] = f"Bearer {token}"
+            headers = {"Accept": accept, **bearer(token)}
             if content is not None:
                 headers["Content-Type"] = "application/json"
             request = self._client.build_request(

@@ -67,6 +67,8 @@ class Lane:
         self.live = asyncio.Event()
         """Set when everything is being read."""
         self._read_turn = read_turn
+        # Of which channels the request under way tells who is there.
+        self._watched: list[Presence] = []
         self._stale = asyncio.Event()
         self._is_over = False
         self._run: asyncio.Task[None] | None = None
@@ -76,10 +78,9 @@ class Lane:
     async def run(self) -> None:
         """Read until closed; raises Failure."""
         self._run = asyncio.current_task()
-        # The log may be replaced while places are found: then it is tried again, but not for ever.
-        await self._prepare()
         while not self._is_over:
             self._stale.clear()
+            await self._prepare()
             self.round = {channel: each for channel, each in self._readings().items() if each.place.cursor is not None}
             if self.live.is_set():
                 self._begin()
@@ -91,7 +92,7 @@ class Lane:
 
     async def _read(self) -> None:
         """Make one request, until it is over or there is something else to read."""
-        rooms = self._rooms()
+        rooms = self._watched = self._rooms()
         channels = list(dict.fromkeys([*self.round, *(room.channel for room in rooms)]))
         readers: list[Subscription | Presence] = [*self.round.values(), *rooms]
         cursors = [each.place.cursor for each in readers]
@@ -136,8 +137,10 @@ class Lane:
             self._run.cancel()
 
     def sync(self) -> None:
-        """Take note that what is wanted has changed."""
+        """Take note that what is wanted has changed, perhaps for another lane."""
         wanted = self._readings()
+        if wanted == self.round and self._rooms() == self._watched:
+            return
         for channel, reading in list(self.round.items()):
             if wanted.get(channel) is not reading:
                 del self.round[channel]
@@ -148,6 +151,7 @@ class Lane:
         if not self.live.is_set():
             self.live.set()
             self._begin()
+            self.sync()
 
     def _begin(self) -> None:
         for reading in self.round.values():
@@ -157,16 +161,15 @@ class Lane:
 
     def _readings(self) -> dict[str, Subscription]:
         """Return what this lane is to read."""
-        return {
-            channel: each
-            for channel, each in self.host.readings().items()
-            if self.transport.key_of(channel) == self.key
-        }
+        key_of = self.transport.key_of
+        return {channel: each for channel, each in self.host.readings().items() if key_of(channel, each) == self.key}
 
     def _rooms(self) -> list[Presence]:
         if self.key.attendance is None:
             return []
-        return [room for room in self.host.rooms.values() if self.transport.key_of(room.channel) == self.key]
+        readings, key_of = self.host.readings(), self.transport.key_of
+        rooms = self.host.rooms.items()
+        return [room for channel, room in rooms if key_of(channel, readings.get(channel)) == self.key]
 
     def query(self, channels: Iterable[str], **more: str | int | None) -> Query:
         """Return the parameters of a reading request."""

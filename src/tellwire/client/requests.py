@@ -14,6 +14,7 @@ from tellwire.client.lane import Attendance, Lane, LaneKey, ReadTurn
 from tellwire.client.messages import Published, TransportName
 from tellwire.client.outbox import Answer
 from tellwire.client.presence import Presence
+from tellwire.client.subscription import Subscription
 from tellwire.client.wire import JSON, Incoming, Language
 from tellwire.protocol.commands import Call, Publish, Send
 from tellwire.protocol.data import to_json
@@ -47,14 +48,13 @@ class HttpTransport(Transport):
         self._is_open = True
         self.sync()
 
-    def key_of(self, channel: str) -> LaneKey:
-        """Return by which lane a channel is read."""
+    def key_of(self, channel: str, subscription: Subscription | None) -> LaneKey:
+        """Return by which lane a channel is read, and who is there watched."""
         room = self.host.rooms.get(channel)
         # Until it is known who is there, nobody can say since when to watch.
         attendance: Attendance = (
             None if room is None or room.place.cursor is None else "enter" if room.is_in else "watch"
         )
-        subscription = self.host.readings().get(channel)
         if subscription is None:
             return LaneKey(attendance, None, "oldest")
         return LaneKey(attendance, subscription.policy, subscription.on_gap)
@@ -65,7 +65,8 @@ class HttpTransport(Transport):
 
     def _make_missing(self) -> list[Lane]:
         """Make the lanes that are missing, and return them; end those that have nothing to do."""
-        needed = {self.key_of(channel) for channel in (*self.host.readings(), *self.host.rooms)}
+        readings = self.host.readings()
+        needed = {self.key_of(channel, readings.get(channel)) for channel in (*readings, *self.host.rooms)}
         needed = needed or {LaneKey(None, None, "oldest")}
         for key in self._lanes.keys() - needed:
             self._lanes.pop(key).close()

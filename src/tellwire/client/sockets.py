@@ -34,8 +34,8 @@ class Socket(Protocol):
         """Close it."""
 
 
-OpenSocket = Callable[[str, str], Awaitable[Socket]]
-"""Opens a WebSocket at an address with a subprotocol; raises Failure."""
+OpenSocket = Callable[[str, str, dict[str, str]], Awaitable[Socket]]
+"""Opens a WebSocket at an address with a subprotocol and header fields; raises Failure."""
 
 
 class _Socket:
@@ -68,15 +68,16 @@ def _closed(exc: ConnectionClosed) -> Exception:
     return closed_with(exc.rcvd.code, exc.rcvd.reason)
 
 
-def opener(tls: ssl.SSLContext | None) -> OpenSocket:
+def opener(tls: ssl.SSLContext) -> OpenSocket:
     """Return what opens WebSockets, over TLS with this context."""
 
-    async def open_socket(url: str, subprotocol: str) -> Socket:
-        options: dict[str, Any] = {"ssl": tls} if tls is not None and url.startswith("wss:") else {}
+    async def open_socket(url: str, subprotocol: str, fields: dict[str, str]) -> Socket:
+        options: dict[str, Any] = {"ssl": tls} if url.startswith("wss:") else {}
         try:
             connection = await websocket_connect(
                 url,
                 subprotocols=[Subprotocol(subprotocol)],
+                additional_headers=fields,
                 # The server beats, and the client listens for that.
                 ping_interval=None,
                 # Deadlines are the caller's.

@@ -12,6 +12,7 @@ from msgspec import Raw
 
 from tellwire.client.failures import Failure, as_failure, closed_with, lost, told
 from tellwire.client.host import DEAD_AFTER, Host, Transport
+from tellwire.client.http import bearer
 from tellwire.client.messages import Published, TransportName
 from tellwire.client.outbox import Answer
 from tellwire.client.place import split
@@ -64,11 +65,13 @@ class WebSocketTransport(Transport):
     async def open(self) -> None:
         host = self.host
         token = await host.tokens.get()
-        self._socket = await host.open_socket(host.http.websocket_url(), self._language.subprotocol)
+        # In the handshake whoever decides about it sees the token.
+        fields = bearer(token)
+        self._socket = await host.open_socket(host.http.websocket_url(), self._language.subprotocol, fields)
         self._heard_at = asyncio.get_running_loop().time()
         self.spawn(self._write(self._socket))
         self.spawn(self._receive_all(self._socket))
-        connected = await self._command(commands.Connect(session=host.session, token=token), self._connected)
+        connected = await self._command(commands.Connect(session=host.session), self._connected)
         self.spawn(self._listen())
         if connected.expires_in_ms is not None and host.tokens.can_renew:
             self.spawn(self._refresh(connected.expires_in_ms / 1000))
