@@ -322,7 +322,11 @@ export class Tellwire extends Emitter {
         this.emit("signal", push);
       }
     } else if (["join", "update", "leave", "count"].includes(push.type)) {
-      this.#host.rooms.get(push.channel)?.take(push, epoch);
+      const room = this.#host.rooms.get(push.channel);
+      room?.take(push, epoch);
+      // Its lease was over, as after a long sleep: whoever wants to be in enters again, with its state.
+      const isLost = push.type === "leave" && push.member.client === this.#host.client && room?.isIn;
+      if (isLost) this.#present(room).catch(() => {});
     }
   }
 

@@ -127,6 +127,27 @@ test("who may not enter is told, and is no member the next time either", async (
   }
 });
 
+test("a member whose lease was over enters again", async () => {
+  const { clock, server, client } = world(["websocket"]);
+  /** @type {any[]} */
+  const states = [];
+  server.answer = (what, { state }) => (what === "ws presence" ? (states.push(state), reply([ann], server.head)) : undefined);
+  await clock.advance(0);
+  await client.presence("a").enter("s");
+  await clock.advance(0);
+  const before = states.length;
+  const leave = (/** @type {string} */ who) => {
+    for (const connection of server.connections) connection.write(push("leave", { client: who }, 100));
+  };
+  leave("B");
+  await clock.advance(0);
+  assert.equal(states.length, before);
+  leave(client.client);
+  await clock.advance(0);
+  assert.deepEqual(states.slice(before), ["s"]);
+  client.close();
+});
+
 test("requests that want the same of presence are one, and others go apart", async () => {
   const { clock, server, client } = world(["sse"]);
   /** @type {string[]} */

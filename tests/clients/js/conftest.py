@@ -13,6 +13,7 @@ import pytest
 
 from tests.browser.conftest import browser, complaints, context, page  # noqa: F401  # fixtures
 from tests.clients.js.driver import Driver
+from tests.serving import SHARED, Server
 
 CLIENT = Path(__file__).parent.parent.parent.parent / "clients" / "js"
 
@@ -41,6 +42,28 @@ def client_tools(node: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
             pytest.fail(f"npm could not install TypeScript: {done.stderr[-2000:]}")
         pytest.skip("npm could not install TypeScript")
     return folder
+
+
+class PatientServer(Server):
+    """A server that is published to over a new connection each time.
+
+    Between two publishes these tests wait for clients that come back: an idle connection may not last so long.
+    """
+
+    def publish_all(self, messages: list[dict[str, Any]]) -> list[str]:
+        positions = super().publish_all(messages)
+        if self._publisher is not None:
+            self._publisher.close()
+            self._publisher = None
+        return positions
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """Tellwire's own server, shared by the tests of this client."""
+    server = PatientServer(**SHARED)
+    yield server
+    server.close()
 
 
 @pytest.fixture
