@@ -380,7 +380,7 @@ def test_backend_that_knows_clients_decides_of_them() -> None:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ({"broker": "redis://here"}, "broker: .* names no broker"),
+        ({"broker": "pigeon://here"}, "broker: .* names no broker"),
         ({"origins": ["example.org"]}, "origins: .* is not an origin"),
         ({"trusted_proxies": ["next door"]}, "trusted_proxies: .* neither an address nor a network"),
         ({"hook_timeout_s": -1}, "hook_timeout_s takes a number above 0"),
