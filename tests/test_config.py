@@ -149,7 +149,7 @@ def test_yes_and_no_in_the_environment(text: str, value: bool) -> None:
         ("[server]\norigins = [1]", 2, "a list of texts"),
         ("[server]\norigins = ['https://a.example/']", 2, "is not an origin"),
         ("[server]\norigins = [\n  'a.example',\n]", 2, "is not an origin"),
-        ("[server]\nbroker = 'redis://x'", 2, "names no broker"),
+        ("[server]\nbroker = 'nowhere://x'", 2, "names no broker"),
         ("[limits]\nheartbeat_s = 0", 2, "a number above 0"),
         ("[limits]\nheartbeat_s = inf", 2, "a number above 0"),
         ("[limits]\nheartbeat_s = nan", 2, "a number above 0"),

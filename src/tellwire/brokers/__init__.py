@@ -13,12 +13,16 @@ __all__ = ["BROKERS", "Broker", "Feed", "Slice", "make_broker"]
 BROKERS = {
     "memory": "tellwire.brokers.memory:MemoryBroker",
     "sqlite": "tellwire.brokers.sqlite:SqliteBroker",
+    "redis": "tellwire.brokers.redis:RedisBroker",
+    "rediss": "tellwire.brokers.redis:RedisBroker",
+    "redis+sentinel": "tellwire.brokers.redis:RedisBroker",
+    "rediss+sentinel": "tellwire.brokers.redis:RedisBroker",
 }
 """URL scheme -> "module:class" of the brokers that come along."""
 
 
 def make_broker(url: str, namespaces: Namespaces, *, dedupe_window_s: float = 300.0) -> Broker:
-    """Make the broker that `url` names, not yet opened; raise ValueError where none has that scheme.
+    """Make the broker that `url` names, not yet opened; raise ValueError where none has that scheme, or lacks a library.
 
     Every broker class has ``from_url(url, namespaces, dedupe_window_s)``.
     """
@@ -28,5 +32,11 @@ def make_broker(url: str, namespaces: Namespaces, *, dedupe_window_s: float = 30
         known = ", ".join(f"{name}://" for name in BROKERS)
         raise ValueError(f"no broker is called {url!r}; a broker's URL begins with one of {known}")
     module, _, name = target.partition(":")
-    broker: Broker = getattr(import_module(module), name).from_url(url, namespaces, dedupe_window_s)
+    try:
+        cls = getattr(import_module(module), name)
+    except ModuleNotFoundError as exc:
+        raise ValueError(
+            f"the broker {scheme}:// needs the library {exc.name!r}; install it with: pip install 'tellwire[redis]'"
+        ) from exc
+    broker: Broker = cls.from_url(url, namespaces, dedupe_window_s)
     return broker
