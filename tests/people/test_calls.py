@@ -54,7 +54,8 @@ def phone(request: pytest.FixtureRequest, host: Server) -> Iterator[Phone]:
 
 def test_results(phone: Phone) -> None:
     assert phone.call("add", data=[1, 2, 3.5]) == 6.5
-    for value in (None, True, 0, "ä\u2028\0", [], {"a": {"b": [None]}}, 2**53):
+    values: list[Any] = [None, True, 0, "ä\u2028\0", [], {"a": {"b": [None]}}, 2**53]
+    for value in values:
         assert phone.call("echo", data=value) == value
     assert phone.call("echo") is None
     who = phone.call("who")

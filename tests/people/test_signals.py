@@ -107,12 +107,13 @@ def test_who_may_not_send(guarded: Server, way: str, channel: str) -> None:
     with contextlib.closing(Sender(guarded, way, someone(), channel)) as sender:
         assert sender.send("nobody", 1)["code"] == "not_found"
         assert sender.send(sender.client, 1)["type"] == "sent"  # to itself it may
-        for fields, code in (
+        refused: list[tuple[dict[str, Any], str]] = [
             ({"to": ""}, "bad_request"),
             ({"event": "closing"}, "bad_request"),
             ({"id": ""}, "bad_request"),
             ({"channel": "$client:x"}, "invalid_channel"),
-        ):
+        ]
+        for fields, code in refused:
             assert sender.send(**{"to": sender.client, "data": 1, **fields})["code"] == code
         if way != "post":
             sender.channel = f"{channel}/elsewhere"
