@@ -151,6 +151,10 @@ class FakeConnection:
         """A message was appended."""
         raise NotImplementedError
 
+    def write(self, push: Any) -> None:
+        """Write something down."""
+        raise NotImplementedError
+
 
 class FakePoll(FakeConnection):
     """A poll that waits."""
@@ -204,12 +208,12 @@ class FakeStream(FakeConnection, httpx.AsyncByteStream):
         if self in self.server.connections:
             self._beat = asyncio.get_running_loop().call_later(self.server.heartbeat_s, self._beats)
 
-    def write(self, text: str) -> None:
+    def write(self, push: Any) -> None:
         # What a proxy keeps back it keeps back for ever, here.
         self.is_dead = self.is_dead or self.server.blocked.get("sse") == "buffer"
         if self.is_dead or self not in self.server.connections or not self.server.cross():
             return
-        data = text.encode()
+        data: bytes = push.encode()
         # Cut in two, as a network does.
         for chunk in (data[: len(data) // 2], data[len(data) // 2 :]):
             self._chunks.put_nowait(chunk)
@@ -260,7 +264,7 @@ class FakeSocket(FakeConnection):
         if self in self.server.connections:
             self._beat = asyncio.get_running_loop().call_later(self.server.heartbeat_s, self._beats)
 
-    def write(self, push: dict[str, Any]) -> None:
+    def write(self, push: Any) -> None:
         if not self.is_dead and self in self.server.connections and self.server.cross():
             self._frames.put_nowait(self._coder.encode(push))
 
