@@ -21,7 +21,7 @@ from tellwire.names import Namespaces
 from tellwire.presence.base import Counts, Member, Presence
 from tellwire.presence.memory import now_ms
 from tellwire.presence.sqlite_file import ENTER, FORGET, LEAVE, LEAVE_HELD, RENEW
-from tellwire.presence.sqlite_thread import Change, Statement, Thread
+from tellwire.presence.sqlite_writer import Change, Statement, Writer
 from tellwire.presence.table import Table
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class SqlitePresence(Presence):
         self._breaths = Breaths()
         self._node = ""
         self._lease_ms = 0
-        self._thread: Thread | None = None
+        self._writer: Writer | None = None
         self._table: Table | None = None
         self._closing: asyncio.Task[None] | None = None
 
@@ -57,12 +57,12 @@ class SqlitePresence(Presence):
         return cls(log.with_name(log.name + "-presence"))
 
     async def open(self, node: str, lease_s: float) -> None:
-        if self._thread is not None or self._closing is not None:
+        if self._writer is not None or self._closing is not None:
             raise Unavailable("this store of presence was opened before; make another one")
         self._node = node
         self._lease_ms = int(lease_s * 1000)
-        self._thread = Thread(self.path, self._busy_timeout_s)
-        self._table = await self._thread.start(node, self._clock() + self._lease_ms)
+        self._writer = Writer(self.path, self._busy_timeout_s, node, self._clock() + self._lease_ms)
+        self._table = await self._writer.start()
 
     async def enter(self, member: Member) -> Member | None:
         table = self._open()
@@ -114,8 +114,8 @@ class SqlitePresence(Presence):
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        if self._thread is not None:
-            await self._thread.stop()
+        if self._writer is not None:
+            await self._writer.stop()
         self._table = None
 
     def _open(self) -> Table:
@@ -125,7 +125,7 @@ class SqlitePresence(Presence):
 
     async def _change(self, statements: Sequence[Statement], apply: Callable[[], T]) -> T:
         """Put a change into the file, and once it is there into the table; return what that brings."""
-        assert self._thread is not None
+        assert self._writer is not None
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
         def done(error: Exception | None) -> None:
@@ -138,5 +138,5 @@ class SqlitePresence(Presence):
                 answer.set_exception(error)
 
         self._breaths.begin()
-        self._thread.put(Change(statements, done))
+        self._writer.put(Change(statements, done))
         return await answer
