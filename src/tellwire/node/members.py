@@ -283,7 +283,7 @@ class Members:
                 self._arm(key, hold)
 
     def _arm(self, key: tuple[str, str], hold: _Hold) -> None:
-        if hold.timer is None:
+        if hold.timer is None and not self._closed:
             hold.timer = asyncio.get_running_loop().call_at(hold.until, self._lapse, key, hold)
 
     def _lapse(self, key: tuple[str, str], hold: _Hold) -> None:
@@ -419,7 +419,10 @@ class Members:
         self._node.departures.note_again()
 
     def close(self) -> None:
-        """Let the store's members be: whoever comes back within the lease, to this node's successor, never left."""
+        """Let the store's members be: whoever comes back within the lease, to this node's successor, never left.
+
+        May be called twice: what a node that goes away closes is no reason to leave.
+        """
         self._closed = True
         for hold in self._holds.values():
             if hold.timer is not None:

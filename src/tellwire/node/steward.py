@@ -168,6 +168,7 @@ class Node:
             return
         self.ready = False
         self._draining = True
+        self.members.close()
         waiting = list(self.hub.subscribers)
         window_s = min(self.limits.drain_s, len(waiting) * DRAIN_PACE_S)
         slots = min(DRAIN_SLOTS, len(waiting))
