@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.clients.js.conftest import CLIENT
 from tests.clients.js.driver import ClientError, Driver
 from tests.serving import Server
 
@@ -164,3 +166,22 @@ def test_server_that_lost_its_log_is_told_by_a_gap(
     assert {gap["reason"] for gap in client.gaps} == {"epoch"}
     server.publish(channel, "newer")
     assert client.wait_messages(channel, 3)[-1] == "newer"
+
+
+LIVE = """
+const { Tellwire } = await import(process.argv[1]);
+const client = new Tellwire(process.argv[2], { transports: [process.argv[3]] });
+const subscription = client.subscribe("process");
+await subscription.ready;
+await client.publish("process", 1);
+for await (const { data } of subscription) break;
+client.close();
+"""
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_process_ends_when_its_client_is_closed(server: Server, transport: str) -> None:
+    arguments = [(CLIENT / "src" / "tellwire.js").as_uri(), url(server), transport]
+    command = ["node", "--experimental-websocket", "--no-warnings", "--input-type=module", "-e", LIVE, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
