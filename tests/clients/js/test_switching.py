@@ -16,7 +16,7 @@ TRANSPORTS = ("websocket", "sse", "longpoll", "poll")
 LINES = {"websocket": "/v1/ws", "sse": "/v1/events", "longpoll": "wait="}
 """What is in the first line of requests of each transport, and not in those of the transports after it."""
 
-OPTIONS = {"pollMs": 50, "longPollMs": 1000, "tryTimeoutMs": 2000, "upgradeAfterMs": 300, "outboxMaxMessages": 5000}
+OPTIONS = {"pollMs": 50, "longPollMs": 1000, "tryTimeoutMs": 2000, "upgradeAfterMs": 300, "outboxMaxMessages": 20_000}
 
 Connect = Callable[..., Driver]
 
@@ -53,9 +53,10 @@ class Traffic:
             assert self.client.wait_messages(channel, self.count) == list(range(self.count))
 
 
+@pytest.mark.parametrize("count", [100, pytest.param(700, marks=pytest.mark.soak)])
 @pytest.mark.parametrize(("before", "after"), list(permutations(TRANSPORTS, 2)))
 def test_nothing_is_lost_or_doubled_between_two_transports(
-    server: Server, proxy: Proxy, channel: str, connect: Connect, before: str, after: str
+    server: Server, proxy: Proxy, channel: str, connect: Connect, before: str, after: str, count: int
 ) -> None:
     transports = [name for name in TRANSPORTS if name in (before, after)]
     is_better = transports[0] == after
@@ -67,15 +68,15 @@ def test_nothing_is_lost_or_doubled_between_two_transports(
         client.do("subscribe", channel=name, since="earliest")
     client.wait_connected(before)
     for _ in range(5):
-        traffic.flow(100)
+        traffic.flow(count)
     proxy.forbidden = set() if is_better else {LINES[before]}
     if not is_better:
         proxy.cut()
     for _ in range(5):
-        traffic.flow(100)
+        traffic.flow(count)
     client.wait_connected(after)
     for _ in range(5):
-        traffic.flow(100)
+        traffic.flow(count)
     traffic.check()
     assert client.gaps == []
 
