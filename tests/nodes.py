@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
+from tellwire.errors import CloseCode
 from tellwire.limits import Limits
 from tellwire.message import Appended
 from tellwire.names import Namespace, Namespaces
@@ -24,6 +25,31 @@ NAMESPACES = Namespaces(
         Namespace("newest", policy="latest"),
     ]
 )
+
+
+class Who(NamedTuple):
+    """Whose connection it is."""
+
+    client: str = "client"
+    session: str = "session"
+    transport: str = "stream"
+
+
+class Sink:
+    """A door that keeps what it is given, while it is writable."""
+
+    hears = False
+
+    def __init__(self, *, writable: bool = True) -> None:
+        self.writable = writable
+        self.batches: list[Any] = []
+        self.closed_with: CloseCode | None = None
+
+    def write(self, batch: Any) -> None:
+        self.batches.append(batch)
+
+    def close(self, code: CloseCode, reason: str, reconnect_in_ms: int | None = None) -> None:
+        self.closed_with = code
 
 
 class Bench(Node):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from tellwire.brokers.memory import MemoryBroker
 from tellwire.counters import MESSAGES, RATES_OVER_S, SECONDS, Counters, Histogram, Rates
-from tellwire.errors import CloseCode
 from tellwire.hub import Hub
 from tellwire.message import Cursor, Draft, Position, Since
 from tellwire.names import Namespace, Namespaces, Policy
@@ -21,33 +20,9 @@ from tellwire.protocol.encodings import OBJECTS, Encoding, lines
 from tellwire.subscriber import Subscriber
 from tellwire.tasks import Tasks
 from tellwire.testing.harness import on_loop
+from tests.nodes import Sink, Who
 
 LINES = lines(chunked=True)
-
-
-class Who(NamedTuple):
-    """Whose connection it is."""
-
-    client: str = "client"
-    session: str = "session"
-    transport: str = "stream"
-
-
-class Sink:
-    """A door that keeps what it is given, while it is writable."""
-
-    hears = False
-
-    def __init__(self) -> None:
-        self.writable = True
-        self.batches: list[Any] = []
-        self.closed_with: CloseCode | None = None
-
-    def write(self, batch: Any) -> None:
-        self.batches.append(batch)
-
-    def close(self, code: CloseCode, reason: str, reconnect_in_ms: int | None = None) -> None:
-        self.closed_with = code
 
 
 class Case:

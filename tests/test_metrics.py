@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
@@ -24,6 +24,7 @@ from tellwire.node import Node
 from tellwire.protocol.encodings import lines
 from tellwire.subscriber import Subscriber
 from tellwire.testing.harness import on_loop
+from tests.nodes import Sink, Who
 from tests.serving import ROOT
 
 DASHBOARD = ROOT / "deploy" / "grafana" / "tellwire.json"
@@ -32,27 +33,6 @@ SCRAPE_ACCEPT = (
     "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,"
     "text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
 )
-
-
-class Who(NamedTuple):
-    client: str = "client"
-    session: str = "session"
-    transport: str = "stream"
-
-
-class Sink:
-    """A door that takes what it is given, and forgets it."""
-
-    hears = False
-
-    def __init__(self, *, writable: bool) -> None:
-        self.writable = writable
-
-    def write(self, batch: Any) -> None:
-        """Take it."""
-
-    def close(self, code: CloseCode, reason: str, reconnect_in_ms: int | None = None) -> None:
-        """Nobody closes these."""
 
 
 def busy(node: Node) -> None:

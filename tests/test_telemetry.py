@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -17,7 +17,7 @@ from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_tra
 
 from tellwire.brokers.base import Broker
 from tellwire.brokers.memory import MemoryBroker
-from tellwire.errors import CloseCode, Conflict, Unavailable
+from tellwire.errors import Conflict, Unavailable
 from tellwire.hub import Hub
 from tellwire.message import Draft, Message, Position
 from tellwire.protocol.encodings import lines
@@ -26,28 +26,10 @@ from tellwire.tasks import Tasks
 from tellwire.telemetry import MessageTracer
 from tellwire.testing.faulty import FaultyBroker
 from tellwire.testing.harness import on_loop
+from tests.nodes import Sink, Who
 
 TRACE_ID, PARENT_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 GIVEN = f"00-{TRACE_ID}-{PARENT_ID}-01"
-
-
-class Who(NamedTuple):
-    client: str = "client"
-    session: str = "session"
-    transport: str = "stream"
-
-
-class Sink:
-    """A door that takes what it is given, and forgets it."""
-
-    hears = False
-    writable = True
-
-    def write(self, batch: Any) -> None:
-        """Take it."""
-
-    def close(self, code: CloseCode, reason: str, reconnect_in_ms: int | None = None) -> None:
-        """Nobody closes these."""
 
 
 class Case:
@@ -232,6 +214,7 @@ from tellwire.hub import Hub
 from tellwire.message import Draft
 from tellwire.tasks import Tasks
 from tellwire.telemetry import MessageTracer
+from tests.nodes import Sink, Who
 
 async def main():
     hub = Hub(MemoryBroker(), Tasks(), tail_max_bytes=1000, read_bite_bytes=1000)

@@ -47,28 +47,6 @@ class PresenceEndpoint(Endpoint):
         return _answer(await node.members.look(channel, caller.client if caller.session else ""))
 
 
-class SendEndpoint(Endpoint):
-    """``POST /v1/send``: a direct message to one client."""
-
-    transport = "send"
-
-    async def respond(
-        self, scope: Scope, receive: Receive, send: AsgiSend, extra: RawHeaders, caller: Caller
-    ) -> Answer | None:
-        return await _carry_out(self.node, scope, receive, caller, _SEND)
-
-
-class CallEndpoint(Endpoint):
-    """``POST /v1/call``: a procedure of the application."""
-
-    transport = "call"
-
-    async def respond(
-        self, scope: Scope, receive: Receive, send: AsgiSend, extra: RawHeaders, caller: Caller
-    ) -> Answer | None:
-        return await _carry_out(self.node, scope, receive, caller, _CALL)
-
-
 class _PresenceBody(Presence, kw_only=True):
     session: str | None = None
 
@@ -84,6 +62,31 @@ class _CallBody(Call, kw_only=True):
 _PRESENCE = Decoders(_PresenceBody, "presence")
 _SEND = Decoders(_SendBody, "send")
 _CALL = Decoders(_CallBody, "call")
+
+
+class CommandEndpoint(Endpoint):
+    """A path that carries out one command, as a connection would."""
+
+    kinds: Decoders
+
+    async def respond(
+        self, scope: Scope, receive: Receive, send: AsgiSend, extra: RawHeaders, caller: Caller
+    ) -> Answer | None:
+        return await _carry_out(self.node, scope, receive, caller, self.kinds)
+
+
+class SendEndpoint(CommandEndpoint):
+    """``POST /v1/send``: a direct message to one client."""
+
+    transport = "send"
+    kinds = _SEND
+
+
+class CallEndpoint(CommandEndpoint):
+    """``POST /v1/call``: a procedure of the application."""
+
+    transport = "call"
+    kinds = _CALL
 
 
 async def _carry_out(node: Node, scope: Scope, receive: Receive, caller: Caller, kinds: Decoders) -> Answer:
