@@ -245,7 +245,7 @@ class Swarm:
                     ("presence", {"channel": client.channels[0], "session": client.session, "enter": False}),
                     ("send", {"channel": room, "to": other, "data": 1, "session": client.session}),
                     ("call", {"method": "nothing"}),
-                    ("admin/disconnect", {"user": client.user}),
+                    ("admin/disconnect", {"user": client.user if self._random.random() < 0.05 else "nobody"}),
                 ]
             )
             status, body = await sink.ask(client.post(f"/v1/{path}", what))
