@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+from bundle import ESBUILD, bundle_bytes, bundle_missing
 from children import Child
 from contenders import (
     BARE,
@@ -57,6 +58,9 @@ ACKS = "acknowledged/s"
 CLIENTS = "clients/s"
 CLIENT_CPU = "CPU per client, µs"
 PUBLISH_CPU = "CPU per publish, µs"
+MINIFIED = "KiB minified"
+GZIPPED = "KiB gzipped"
+BUNDLE_MAX_KIB = 12
 
 
 @dataclass(frozen=True)
@@ -374,6 +378,23 @@ def growth(bench: Bench) -> Row:
     return row
 
 
+def bundle(bench: Bench) -> Row:
+    row = Row("bundle", "What a page loads of the JavaScript client: one file, minified and gzipped")
+    settings = f"{ESBUILD.replace('@', ' ')}, bundled and minified for ES2022; gzip at its best level"
+    entry = Entry("Tellwire for JavaScript", settings)
+    row.entries.append(entry)
+    missing = bundle_missing()
+    if missing is not None:
+        entry.remarks.append(f"not measured: {missing}")
+        bench.say(f"  {missing}")
+    else:
+        minified, gzipped = bundle_bytes(bench.places.cache)
+        entry.figures = {MINIFIED: spread([minified / 1024]), GZIPPED: spread([gzipped / 1024])}
+        entry.raw.append({"minified_bytes": minified, "gzipped_bytes": gzipped})
+    row.ratios.append(Ratio(GZIPPED, entry.median(GZIPPED), BUNDLE_MAX_KIB, at_least=False))
+    return row
+
+
 ROWS: dict[str, Callable[[Bench], Row]] = {
-    row.__name__: row for row in (fanout, paced, rooms, sse, memory, publish, unused, recover, tokens, growth)
+    row.__name__: row for row in (fanout, paced, rooms, sse, memory, publish, unused, recover, tokens, growth, bundle)
 }
