@@ -46,7 +46,7 @@ autobahn: $(DEV)
 	$(PY) tests/autobahn/run.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) tests/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) tests/node_modules clients/js/node_modules clients/js/types .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 	find src tests bench docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A Python that is new enough and can make environments: $(PYTHON) where it is given, else the first that will do.
