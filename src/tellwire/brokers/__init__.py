@@ -22,7 +22,7 @@ BROKERS = {
 
 
 def make_broker(url: str, namespaces: Namespaces, *, dedupe_window_s: float = 300.0) -> Broker:
-    """Make the broker that `url` names, not yet opened; raise ValueError where none has that scheme, or lacks a library.
+    """Make the broker that `url` names, not yet opened; raise ValueError where there is none, or a library is missing.
 
     Every broker class has ``from_url(url, namespaces, dedupe_window_s)``.
     """

@@ -216,7 +216,7 @@ class RedisLog(RedisSession):
         namespaces = "\n".join(sorted(settings.name for settings in self.namespaces))
         await _handled(
             link, partial(self._joined, names), "EVALSHA", JOIN.sha, 1, self.key("log"), self.prefix, new_epoch(),
-            self._run, int(lossless), self.head.epoch, self.head.seq, namespaces,
+            self.run, int(lossless), self.head.epoch, self.head.seq, namespaces,
         )  # fmt: skip
         while not self._live:
             command = self.reading(names, self.head, _MISSED_BYTES, None, back=False, touch=False)

@@ -81,7 +81,8 @@ class RedisSession(ABC):
         self._link: Link | None = None
         self._former: tuple[str, int] | None = None
         self._ready = False
-        self._run = ""
+        self.run = ""
+        """Redis' name of this life of the server."""
         self._offset_ms = 0.0
         self._keeper: asyncio.Task[None] | None = None
         self._lost = asyncio.Event()
@@ -246,12 +247,12 @@ class RedisSession(ABC):
         replication = _figures(await link.ask("INFO", "replication"))
         if replication.get("role") != "master":
             raise Unavailable(f"{self.place} is a replica; only a master can be written to")
-        self._run = server.get("run_id", "")
-        if self._former is not None and self._former[0] == self._run:
+        self.run = server.get("run_id", "")
+        if self._former is not None and self._former[0] == self.run:
             # What the former connection sent may still lie there unread, by a server that stood still: it must not be
             # done behind the back of what is sent again here.
             await link.ask("CLIENT", "KILL", "ID", self._former[1], "SKIPME", "yes")
-        self._former = self._run, link.id
+        self._former = self.run, link.id
         seconds, micros = await link.ask("TIME")
         self.set_clock(int(seconds) * 1000 + int(micros) / 1000)
         for script in self.scripts:

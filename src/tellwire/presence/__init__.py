@@ -12,6 +12,10 @@ __all__ = ["STORES", "Counts", "Member", "Presence", "make_presence"]
 STORES = {
     "memory": "tellwire.presence.memory:MemoryPresence",
     "sqlite": "tellwire.presence.sqlite:SqlitePresence",
+    "redis": "tellwire.presence.redis:RedisPresence",
+    "rediss": "tellwire.presence.redis:RedisPresence",
+    "redis+sentinel": "tellwire.presence.redis:RedisPresence",
+    "rediss+sentinel": "tellwire.presence.redis:RedisPresence",
 }
 """The broker's URL scheme -> "module:class" of the store that goes with it."""
 
