@@ -4,6 +4,8 @@
 each are its output. A command with ``curl -N`` is read for as many lines as are shown, then ended. Before a ``python``
 block it runs the program, whose output is shown in the block after ``<!-- output -->``. ``<!-- run in background -->``
 starts a reader that goes on while the rest of the page is run.
+
+``<!-- file talk.html -->`` stands before a whole file, for a test of its own to save and use.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ _BLOCK = re.compile(
     r"^<!-- (?P<mark>run in background|run|output) -->\n```(?P<language>\w+)\n(?P<text>.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )
+_FILE = r"^<!-- file {} -->\n```\w+\n(.*?)^```$"
 _VOLATILE = [
     (re.compile(r"\b[a-z0-9]{8}\.(\d+)"), r"EPOCH.\1"),
     (re.compile(r'"epoch":"[a-z0-9]{8}"'), '"epoch":"EPOCH"'),
@@ -58,6 +61,13 @@ def examples(page: Path) -> list[Example]:
                 first, _, output = command.partition("\n")
                 found.append(Example(kind, first, output, line))
     return found
+
+
+def file(page: Path, name: str) -> str:
+    """Return the text of a file that a page shows."""
+    match = re.search(_FILE.format(re.escape(name)), page.read_text(), re.DOTALL | re.MULTILINE)
+    assert match is not None, f"{page.name} shows no file {name}"
+    return match[1]
 
 
 def unvolatile(text: str) -> str:

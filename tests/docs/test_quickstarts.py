@@ -1,0 +1,104 @@
+"""The quick starts, as a newcomer would do them: each file saved as its page shows it, and used."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+
+from tests.application.hosting import Client, Host
+from tests.browser.conftest import WATCHDOG_MS, WHILE_AWAY, Complaints
+from tests.docs.examples import file
+from tests.serving import ROOT, Server
+
+QUICK_STARTS = ROOT / "docs" / "quick-starts.md"
+README = ROOT / "README.md"
+
+
+def free_port() -> int:
+    """Find a port for a server whose address has to be known before it starts."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextmanager
+def folder_server(folder: Path) -> Iterator[str]:
+    """Serve a folder as the page says: with http.server; give the origin of its pages."""
+    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stdout is not None
+        port = process.stdout.readline().split(" port ")[1].split()[0]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def say(tab: Page, text: str) -> None:
+    tab.get_by_label("Say something").fill(text)
+    tab.get_by_role("button", name="Send").click()
+
+
+def test_two_windows_talk_over_a_restart(
+    tmp_path: Path, start_server: Callable[..., Server], complaints: Complaints, open_page: Callable[[], Page]
+) -> None:
+    port = free_port()
+    page = file(QUICK_STARTS, "talk.html").replace("127.0.0.1:8000", f"127.0.0.1:{port}")
+    (tmp_path / "talk.html").write_text(page)
+    with folder_server(tmp_path) as origin:
+        settings = {"server": {"port": port, "origins": [origin]}, "limits": {"drain_s": 0.1}}
+        server = start_server(**settings)
+        tabs = [open_page(), open_page()]
+        for tab in tabs:
+            tab.goto(f"{origin}/talk.html")
+            expect(tab.locator("#state")).to_have_text("connected websocket", timeout=WATCHDOG_MS)
+        say(tabs[0], "hello")
+        say(tabs[1], "<b>you too</b>")
+        for tab in tabs:
+            expect(tab.locator("li")).to_have_text(["hello", "<b>you too</b>"], timeout=WATCHDOG_MS)
+
+        complaints.allow(*WHILE_AWAY, "WebSocket connection")
+        assert server.stop() == 0
+        for tab in tabs:
+            expect(tab.locator("#state")).not_to_contain_text("connected websocket", timeout=WATCHDOG_MS)
+        say(tabs[0], "while you were away")
+        again = start_server(**settings)
+        for tab in tabs:
+            expect(tab.locator("li").last).to_have_text("while you were away", timeout=WATCHDOG_MS)
+            expect(tab.get_by_text("while you were away")).to_have_count(1)
+        for tab in tabs:
+            tab.goto("about:blank")
+        assert again.stop() == 0
+
+
+def test_page_of_an_origin_that_is_not_listed_is_refused(
+    tmp_path: Path, start_server: Callable[..., Server], complaints: Complaints, open_page: Callable[[], Page]
+) -> None:
+    server = start_server()
+    page = file(QUICK_STARTS, "talk.html").replace("127.0.0.1:8000", f"127.0.0.1:{server.port}")
+    (tmp_path / "talk.html").write_text(page)
+    complaints.allow("403", "CORS", "net::ERR_FAILED", "WebSocket connection")
+    with folder_server(tmp_path) as origin:
+        tab = open_page()
+        tab.goto(f"{origin}/talk.html")
+        expect(tab.locator("#state")).to_have_text("disconnected ", timeout=WATCHDOG_MS)
+        tab.goto("about:blank")
+
+
+def test_shop_shows_its_orders(tmp_path: Path, open_page: Callable[[], Page]) -> None:
+    (tmp_path / "shop.py").write_text(file(QUICK_STARTS, "shop.py"))
+    with Host(tmp_path / "shop.py") as host, Client(host.url) as customer:
+        customer.http.post("/orders", params={"item": "coffee"}).raise_for_status()
+        tab = open_page()
+        tab.goto(host.url)
+        expect(tab.locator("li")).to_have_text(["coffee"], timeout=WATCHDOG_MS)
+        customer.http.post("/orders", params={"item": "tea"}).raise_for_status()
+        expect(tab.locator("li")).to_have_text(["coffee", "tea"], timeout=WATCHDOG_MS)
+        tab.goto("about:blank")
