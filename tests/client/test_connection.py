@@ -417,3 +417,23 @@ def test_thousand_rounds_of_connecting_and_closing_leave_nothing_behind() -> Non
             assert not server.connections
 
     run(test)
+
+
+def test_better_transport_that_turns_out_to_be_none_is_left_at_once() -> None:
+    async def test() -> None:
+        async with World(("longpoll", "poll"), upgrade_after_s=10.0) as world:
+            world.server.blocked = {"longpoll": "refuse"}
+            had = world.collect("a")
+            await asyncio.sleep(5)
+            assert world.client.state.transport == "poll"
+            world.states.clear()
+            # Its first request is answered, as that does not wait.
+            await asyncio.sleep(100)
+            assert set(world.waits) == {0.0}
+            assert len(world.waits) == 3  # after 10, 20, 40 seconds
+            assert str(world.client.state.transport) == "poll"
+            world.server.publish("a", 1)
+            await asyncio.sleep(2.1)
+            assert had == [1]
+
+    run(test)

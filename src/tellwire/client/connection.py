@@ -148,6 +148,8 @@ class Connection:
         now = asyncio.get_running_loop().time
         self.current = transport
         upgrade: asyncio.Task[Transport] | None = None
+        before: Transport | None = None
+        worked: TransportName | None = None
         adopted_at = self._adopt(transport)
         try:
             while True:
@@ -159,15 +161,22 @@ class Connection:
                 if upgrade is None or not upgrade.done():
                     break
                 before, transport, upgrade = transport, upgrade.result(), None
+                if now() - adopted_at >= STEADY_S:
+                    worked = before.name
+                    self._has_worked()
                 # Only then is the one before closed: whatever both bring is dropped once.
                 adopted_at = self._adopt(transport)
                 await before.aclose()
             failure = transport.lost.result()
             # One that ends as soon as it has begun did not work, whatever it said.
             if now() - adopted_at >= STEADY_S:
-                self._backoff.reset()
-                self._short_lived = 0
-                self._is_renewed = False
+                self._has_worked()
+                if transport.name == self._order[0]:
+                    self._upgrade_s = self._host.settings.upgrade_after_s
+            elif worked is not None and not failure.is_final:
+                # The better one was none: back to the one before, at once.
+                _remembered[self._host.http.base] = worked
+                return Failure(failure.error, retry_ms=failure.retry_ms or 0, close_code=failure.close_code)
             else:
                 self._short_lived += 1
             return failure
@@ -178,7 +187,14 @@ class Connection:
                 await stop(upgrade)
                 if not upgrade.cancelled() and upgrade.exception() is None:
                     await upgrade.result().aclose()
-            await transport.aclose()
+            for each in (before, transport):
+                if each is not None:
+                    await each.aclose()
+
+    def _has_worked(self) -> None:
+        self._backoff.reset()
+        self._short_lived = 0
+        self._is_renewed = False
 
     def _adopt(self, transport: Transport) -> float:
         self.current = transport
@@ -189,10 +205,7 @@ class Connection:
 
     def _plan_upgrade(self, transport: Transport) -> asyncio.Task[Transport] | None:
         better = self._order[: self._order.index(transport.name)]
-        if not better:
-            self._upgrade_s = self._host.settings.upgrade_after_s
-            return None
-        return asyncio.create_task(self._find_better(better))
+        return asyncio.create_task(self._find_better(better)) if better else None
 
     async def _find_better(self, names: Sequence[TransportName]) -> Transport:
         """Return a better transport as soon as there is one; try later and later."""

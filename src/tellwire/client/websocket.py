@@ -83,9 +83,11 @@ class WebSocketTransport(Transport):
             raise self.lost.result()
 
     async def aclose(self) -> None:
-        await super().aclose()
-        if self._socket is not None:
-            await self._socket.aclose()
+        try:
+            await super().aclose()
+        finally:
+            if self._socket is not None:
+                await self._socket.aclose()
 
     def end(self, failure: Failure) -> None:
         if self.lost.done():
