@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from playwright.sync_api import Page, Route
@@ -13,6 +13,14 @@ from tests.browser.conftest import WATCHDOG_MS, WHILE_AWAY, Complaints
 from tests.clients.js.conftest import CLIENT
 from tests.clients.js.proxy import Proxy
 from tests.serving import Server
+
+
+class Reachable(Protocol):
+    """A server, or what stands before one."""
+
+    @property
+    def port(self) -> int: ...
+
 
 TRANSPORTS = ("websocket", "sse", "longpoll", "poll")
 
@@ -35,7 +43,7 @@ OPEN = """async ([options, channels]) => {
 }"""
 
 
-def load(page: Page, server: Server | Proxy) -> None:
+def load(page: Page, server: Reachable) -> None:
     """Open a page of the server's origin from which the client can be imported."""
 
     def give(route: Route) -> None:
@@ -46,7 +54,7 @@ def load(page: Page, server: Server | Proxy) -> None:
     page.goto(f"http://127.0.0.1:{server.port}/healthz")
 
 
-def open_client(page: Page, server: Server | Proxy, channels: list[str], **options: Any) -> None:
+def open_client(page: Page, server: Reachable, channels: list[str], **options: Any) -> None:
     """Load a page with a client that reads the channels from their beginning."""
     load(page, server)
     page.evaluate(OPEN, [{"pollMs": 50, **options}, channels])

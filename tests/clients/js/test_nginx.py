@@ -1,0 +1,118 @@
+"""The JavaScript client behind a real nginx: what does not get through is left for what does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page
+
+from tests.browser.conftest import Complaints
+from tests.clients.js.driver import Driver
+from tests.clients.js.nginx import Nginx, find_nginx
+from tests.clients.js.test_browser import open_client, wait_connected, wait_messages
+from tests.serving import Server
+
+BARE = ""
+"""Nothing but proxy_pass: HTTP/1.0 to the server, no Upgrade, buffering on; but X-Accel-Buffering is listened to."""
+
+DEAF = "proxy_ignore_headers X-Accel-Buffering;"
+"""The same, but that streams are buffered whatever the server says."""
+
+FORBIDDING = "if ($http_upgrade) { return 403; }"
+"""WebSocket is refused by name."""
+
+CHUNKED = """proxy_http_version 1.1;
+    proxy_set_header Connection "";
+    proxy_ignore_headers X-Accel-Buffering;"""
+"""Streams are buffered, but come in chunks (HTTP/1.1): nginx passes each of them on when it has all of it."""
+
+DOCUMENTED = """proxy_http_version 1.1;
+    proxy_set_header Upgrade $http_upgrade;
+    proxy_set_header Connection "upgrade";"""
+"""WebSocket is passed on."""
+
+CASES = [
+    pytest.param(BARE, "sse", id="bare"),
+    pytest.param(FORBIDDING, "sse", id="forbidding"),
+    pytest.param(DEAF, "longpoll", id="deaf"),
+    pytest.param(CHUNKED, "sse", id="chunked"),
+    pytest.param(DOCUMENTED, "websocket", id="documented"),
+]
+
+# No better transport is to be tried again while the tests look, since none would get through.
+OPTIONS = {"tryTimeoutMs": 3000, "longPollMs": 1000, "upgradeAfterMs": 600_000}
+
+Through = Callable[[Server, str], Nginx]
+
+
+@pytest.fixture
+def through(tmp_path: Path) -> Iterator[Through]:
+    """Put nginx in front of a server; without one the tests are skipped, but in CI they fail."""
+    path = find_nginx()
+    if path is None:
+        sentence = "there is no nginx here: install it with `sudo apt-get install nginx-light`"
+        if os.environ.get("CI") == "true":
+            pytest.fail(sentence)
+        pytest.skip(sentence)
+    with ExitStack() as stack:
+        yield lambda server, location: stack.enter_context(Nginx(path, tmp_path, server.port, location))
+
+
+@pytest.mark.parametrize(("location", "transport"), CASES)
+def test_is_live_over_the_first_that_gets_through(
+    server: Server, through: Through, connect: Callable[..., Driver], channel: str, location: str, transport: str
+) -> None:
+    nginx = through(server, location)
+    client = connect(f"http://127.0.0.1:{nginx.port}", **OPTIONS)
+    client.do("subscribe", channel=channel)
+    first = client.wait_for("state", lambda event: event["state"] != "connecting")
+    assert (first["state"], first.get("transport")) == ("connected", transport)
+    for number in range(0, 20, 2):
+        server.publish(channel, number)
+        client.do("publish", channel=channel, data=number + 1)
+        assert client.wait_messages(channel, number + 2) == list(range(number + 2))
+    assert client.gaps == []
+
+
+@pytest.mark.parametrize(("location", "transport"), CASES)
+def test_is_live_over_the_first_that_gets_through_in_a_browser(
+    page: Page,
+    server: Server,
+    through: Through,
+    channel: str,
+    complaints: Complaints,
+    location: str,
+    transport: str,
+) -> None:
+    complaints.allow("WebSocket connection")
+    nginx = through(server, location)
+    open_client(page, nginx, [channel], **OPTIONS)
+    wait_connected(page, transport)
+    states = page.evaluate("() => states.map(({ state, transport }) => [state, transport])")
+    assert states == [["connecting", None], ["connected", transport]]
+    for number in range(0, 20, 2):
+        server.publish(channel, number)
+        page.evaluate("([channel, data]) => client.publish(channel, data)", [channel, number + 1])
+        wait_messages(page, channel, list(range(number + 2)))
+    assert page.evaluate("() => gaps") == []
+    page.evaluate("() => client.close()")
+
+
+def test_a_stream_that_stops_when_the_backlog_has_filled_the_proxys_buffers_is_left(
+    start_server: Callable[..., Server], through: Through, connect: Callable[..., Driver], channel: str
+) -> None:
+    server = start_server(limits={"heartbeat_s": 0.4})
+    # So much that nginx passes full buffers on, and the stream seems to be live; the rest of it waits in the last one.
+    backlog = [f"{number} {'x' * 1000}" for number in range(200)]
+    server.publish_all([{"channel": channel, "data": data} for data in backlog])
+    nginx = through(server, DEAF)
+    client = connect(f"http://127.0.0.1:{nginx.port}", **OPTIONS, heartbeatMs=400)
+    client.do("subscribe", channel=channel, since="earliest")
+    client.wait_connected("longpoll")
+    server.publish(channel, "last")
+    assert client.wait_messages(channel, 201) == [*backlog, "last"]
+    assert client.gaps == []
