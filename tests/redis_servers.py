@@ -33,13 +33,15 @@ class RedisServer:
     Args:
         directory: Where its files are.
         options: Further settings, as on its command line.
+        config: A file of settings that it may write to, as Sentinels do.
     """
 
-    def __init__(self, directory: Path, *options: str) -> None:
+    def __init__(self, directory: Path, *options: str, config: Path | None = None) -> None:
         assert SERVER is not None
         self.directory = directory
         self.port = free_port()
         self._options = options
+        self._config = [] if config is None else [str(config)]
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
 
@@ -52,7 +54,7 @@ class RedisServer:
         """Start it and wait until it answers."""
         assert SERVER is not None
         command = [
-            SERVER, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory), "--save", "",
+            SERVER, *self._config, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory),
             "--daemonize", "no", *self._options,
         ]  # fmt: skip
         with (self.directory / "log").open("ab") as log:
@@ -77,6 +79,14 @@ class RedisServer:
         assert not answer.startswith(b"-"), answer
         return answer
 
+    def until(self, line: str, wanted: bytes) -> None:
+        """Wait until a command's answer has something in it."""
+        deadline = time.monotonic() + _START_S
+        while wanted not in self.command(line):
+            if time.monotonic() > deadline:
+                pytest.fail(f"{line} does not answer {wanted!r}")
+            time.sleep(0.02)
+
     def kill(self) -> None:
         """End it with SIGKILL."""
         process = self._process
@@ -99,9 +109,27 @@ class RedisServer:
 @contextmanager
 def redis_server(directory: Path, *options: str) -> Iterator[RedisServer]:
     """Start a server, and end it."""
-    server = RedisServer(directory, *options)
+    server = RedisServer(directory, "--save", "", *options)
     server.start()
     try:
         yield server
     finally:
         server.kill()
+
+
+@contextmanager
+def redis_sentinel(directory: Path, master: RedisServer, name: str) -> Iterator[RedisServer]:
+    """Start a Sentinel that watches a master, and alone decides to replace it; it does so within a second or two."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "sentinel.conf").write_text(
+        f"""sentinel monitor {name} 127.0.0.1 {master.port} 1
+sentinel down-after-milliseconds {name} 300
+sentinel failover-timeout {name} 3000
+"""
+    )
+    sentinel = RedisServer(directory, "--sentinel", config=directory / "sentinel.conf")
+    sentinel.start()
+    try:
+        yield sentinel
+    finally:
+        sentinel.kill()
