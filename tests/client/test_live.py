@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
+import jwt
 import pytest
 
 from tellwire.client import Client, Member, Message, Settings, Subscription, TransportName, connect, connect_sync
 from tellwire.client.messages import ORDER
-from tellwire.errors import Conflict, InvalidData, NotFound, TooLarge, Unauthorized
+from tellwire.errors import Conflict, Forbidden, InvalidData, NotFound, TooLarge, Unauthorized
 from tests.serving import Server
 
 transport = pytest.mark.parametrize("name", ORDER)
@@ -241,3 +243,51 @@ def test_blocking_client_does_the_same(server: Server, channel: str) -> None:
         with pytest.raises(NotFound):
             client.call("nothing")
     client.close()
+
+
+@transport
+def test_tokens_that_last_a_second_are_renewed_and_nothing_is_missed(
+    start_server: Callable[..., Server], name: TransportName
+) -> None:
+    key = "x" * 32
+    server = start_server(auth={"token_key": key, "token_leeway_s": 0.0})
+    rights = {"subscribe": ["*"], "publish": ["*"]}
+    made = 0
+
+    async def token() -> str:
+        nonlocal made
+        made += 1
+        return jwt.encode({"sub": "ada", "exp": time.time() + 1.5, "can": rights}, key, "HS256")
+
+    async def test() -> None:
+        async with client_of(server, name, token=token) as client, client.subscribe("a") as subscription:
+            await subscription.ready()
+            number = 0
+            while made < 4:
+                await client.publish("a", number)
+                assert (await anext(subscription)).data == number
+                number += 1
+                await asyncio.sleep(0.02)
+
+    run(test)
+
+
+def test_token_that_may_not_is_told_so(start_server: Callable[..., Server]) -> None:
+    key = "x" * 32
+    server = start_server(auth={"token_key": key})
+    token = jwt.encode({"sub": "ada", "can": {"subscribe": ["a"]}}, key, "HS256")
+
+    async def test() -> None:
+        for name in ORDER:
+            async with client_of(server, name, token=token) as client:
+                first, second = client.subscribe("a"), client.subscribe("b")
+                await first.ready()
+                with pytest.raises(Forbidden):
+                    await second.ready()
+                with pytest.raises(Forbidden):
+                    await client.publish("a", 1)
+                with pytest.raises(Forbidden):
+                    await client.call("m")
+                assert client.state.name == "connected"
+
+    run(test)

@@ -108,10 +108,10 @@ class Client:
     async def _live(self) -> None:
         try:
             await self._connection.run()
-        finally:
-            if not self._is_closed and self.state.name != "failed":
-                # A fault of ours must not leave anybody waiting.
-                self._end(ConnectionLost("the client has stopped; this is a fault of its own"))
+        except Exception as exc:
+            # A fault of ours must neither leave anybody waiting, nor go unseen.
+            self._connection.fail(ConnectionLost(f"the client has stopped by a fault of its own: {exc!r}"))
+            _show(exc)
 
     @property
     def state(self) -> State:
@@ -359,7 +359,10 @@ class Client:
         if state.name == "failed":
             self._end(state.error)
         for listener in list(self._listeners):
-            listener(state)
+            try:
+                listener(state)
+            except Exception as exc:
+                _show(exc)
 
     def _end(self, error: TellwireError | None) -> None:
         """Tell everybody that nothing comes any more; iterators just end where the client was closed."""
@@ -380,6 +383,17 @@ class Client:
             task = asyncio.create_task(self._present(room, self._connection.current))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    async def part_from(self, room: Presence) -> None:
+        """Tell the server that a presence is over, if there is a connection."""
+        transport = self._connection.current
+        if transport is None:
+            return
+        try:
+            async with asyncio.timeout(self._settings.request_timeout_s):
+                await transport.present(room, is_watched=False)
+        except (Failure, TimeoutError):
+            return  # with the connection, or with the lease, it ends too
 
     async def _present(self, room: Presence, transport: Transport) -> None:
         backoff = Backoff(self._settings.chance)
@@ -406,6 +420,7 @@ class Client:
         if push.type == "signal":
             if not push.seq or self._host.inbox.take(epoch, push.seq):
                 signal = language.signal(push)
+                self._signals = {feed for feed in self._signals if not feed.is_ended}
                 for feed in self._signals:
                     feed.put(signal)
         elif push.type in ("join", "update", "leave", "count"):
@@ -419,6 +434,11 @@ class Client:
         for channel, room in self._host.rooms.items():
             if gap.reason == "epoch" or f"$presence:{channel}" in gap.channels:
                 self.ask(room)
+
+
+def _show(exc: Exception) -> None:
+    context = {"message": "a listener of a Tellwire client, or the client itself, has failed", "exception": exc}
+    asyncio.get_running_loop().call_exception_handler(context)
 
 
 @functools.cache

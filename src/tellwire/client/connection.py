@@ -18,6 +18,7 @@ from tellwire.client.failures import Failure, as_failure, told
 from tellwire.client.host import Host, Transport, stop
 from tellwire.client.messages import State, TransportName
 from tellwire.client.websocket import WebSocketTransport
+from tellwire.errors import TellwireError
 
 TRANSPORTS: Mapping[TransportName, Callable[[Host], Transport]] = {
     "websocket": WebSocketTransport,
@@ -85,6 +86,10 @@ class Connection:
             self._change(State(name="disconnected", error=failure.error, retry_in_s=retry_in_s))
             await asyncio.sleep(retry_in_s)
 
+    def fail(self, error: TellwireError) -> None:
+        """Take note of a fault of our own, after which nothing runs any more."""
+        self._change(State(name="failed", error=error))
+
     def close(self) -> None:
         """Take note that it is over, after `run` has ended."""
         if self.state.name != "failed":
@@ -130,8 +135,9 @@ class Connection:
         transport = TRANSPORTS[name](self._host)
         self._candidates.add(transport)
         try:
-            async with asyncio.timeout(limit_s):
+            async with asyncio.timeout(limit_s) as transport.deadline:
                 await transport.open()
+                transport.deadline = None
         except BaseException as exc:
             await transport.aclose()
             if isinstance(exc, TimeoutError):

@@ -27,6 +27,11 @@ class Feed(Generic[T]):
         self._is_ended = False
         self._error: TellwireError | None = None
 
+    @property
+    def is_ended(self) -> bool:
+        """Whether nothing comes any more."""
+        return self._is_ended
+
     def put(self, item: T) -> None:
         """Add something at the end."""
         if self._is_ended:

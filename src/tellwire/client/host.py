@@ -63,11 +63,17 @@ class Transport(ABC):
     def __init__(self, host: Host) -> None:
         self.host = host
         self.lost: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
+        self.deadline: asyncio.Timeout | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @abstractmethod
     async def open(self) -> None:
         """Return when everything wanted is being read; raises Failure where that cannot be."""
+
+    def progress(self) -> None:
+        """Put off the deadline for opening: much may have to come over a slow line before everything is read."""
+        if self.deadline is not None:
+            self.deadline.reschedule(asyncio.get_running_loop().time() + self.host.settings.try_timeout_s)
 
     @abstractmethod
     def sync(self) -> None:

@@ -91,13 +91,18 @@ class Http:
                 await response.aclose()
             if is_renewed or failure.code != "expired":
                 raise failure
-            self.tokens.expire()
+            self.tokens.expire(token)
             is_renewed = True
 
     async def json(self, path: str, *, query: Query = (), body: Any = None, timeout_s: float) -> Incoming:
         """Ask for one object."""
-        async with self.ask(path, query=query, body=body, timeout_s=timeout_s) as (response, _):
-            return JSON.decode(await response.aread())
+        async with self.ask(path, query=query, body=body, timeout_s=timeout_s) as (response, deadline):
+            content = bytearray()
+            async for chunk in response.aiter_bytes():
+                # A long answer over a slow line may take its time, as long as it comes.
+                deadline.reschedule(asyncio.get_running_loop().time() + timeout_s)
+                content += chunk
+            return JSON.decode(bytes(content))
 
     async def json_list(self, path: str, *, body: Any, timeout_s: float) -> list[Incoming]:
         """Ask for a list of objects."""

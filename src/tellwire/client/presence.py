@@ -25,6 +25,9 @@ class Asker(Protocol):
     def ended(self, room: Presence) -> None:
         """Tell that it is watched no more."""
 
+    async def part_from(self, room: Presence) -> None:
+        """Tell the server that it is left and watched no more, if there is a connection."""
+
     def encode(self, value: Any) -> bytes:
         """Return a value as MessagePack; raises InvalidData."""
 
@@ -83,15 +86,14 @@ class Presence(Feed[PresenceEvent]):
         await self._ask()
 
     async def aclose(self) -> None:
-        """Leave, and watch no more."""
+        """Leave, and watch no more; without a connection the server finds out by itself."""
         if self._is_closed:
             return
         self._is_closed = True
+        self.is_in = False
         self._asker.ended(self)
-        try:
-            await self.leave()
-        finally:
-            self.end()
+        self.end()
+        await self._asker.part_from(self)
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()

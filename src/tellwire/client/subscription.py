@@ -110,10 +110,11 @@ class Subscription:
         """Return all messages that wait, one at least; none when it is over."""
         async for first in self:
             taken = [first]
-            while self._queue:
+            # A gap is told in its place: by the next call.
+            while self._queue and isinstance(self._queue[0][0], Message):
                 item = self._pop()
-                if isinstance(item, Message):
-                    taken.append(item)
+                assert isinstance(item, Message)
+                taken.append(item)
             return taken
         return []
 

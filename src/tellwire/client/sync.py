@@ -38,9 +38,9 @@ class _Loop:
         if self._loop.is_closed():
             work.close()
             raise Closed("this client is closed")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        future = asyncio.run_coroutine_threadsafe(_within(work, timeout_s), self._loop)
         try:
-            return future.result(timeout_s)
+            return future.result()
         except concurrent.futures.CancelledError:
             raise Closed("this client was closed") from None
         except BaseException:
@@ -66,6 +66,12 @@ class _Loop:
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
+
+
+async def _within(work: Coroutine[Any, Any, T], timeout_s: float | None) -> T:
+    # Here and not in the waiting thread: what is done at the last moment is not lost.
+    async with asyncio.timeout(timeout_s):
+        return await work
 
 
 async def _cancel_all() -> None:
@@ -126,7 +132,8 @@ class SyncSubscription(SyncFeed[Message]):
     @property
     def cursor(self) -> str | None:
         """Up to where messages were handed out; see Subscription."""
-        return self._last if self._taken else self._subscription.cursor
+        # Asked in its own thread: between two of its steps it would say too much.
+        return self._last if self._taken else self._loop.call(lambda: self._subscription.cursor)
 
     def __next__(self) -> Message:
         return self._remember(super().__next__())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 
@@ -20,6 +21,7 @@ class Tokens:
         self._source = source
         self._token: str | None = None
         self._is_known = False
+        self._asking = asyncio.Lock()
 
     @property
     def can_renew(self) -> bool:
@@ -28,26 +30,30 @@ class Tokens:
 
     async def get(self) -> str | None:
         """Return the token, None where there is none; raises Failure where none can be got."""
-        if not self._is_known:
-            if callable(self._source):
-                try:
-                    answer = self._source()
-                    token = await answer if inspect.isawaitable(answer) else answer
-                except Exception as exc:
-                    raise as_failure(exc) from exc
-            else:
-                token = self._source
-            self._token, self._is_known = token, True
-        return self._token
+        async with self._asking:
+            if not self._is_known:
+                self._token = await self._ask()
+                self._is_known = True
+            return self._token
 
-    def forget(self) -> None:
-        """Ask anew the next time."""
-        self._is_known = False
+    async def _ask(self) -> str | None:
+        if not callable(self._source):
+            return self._source
+        try:
+            answer = self._source()
+            return await answer if inspect.isawaitable(answer) else answer
+        except Exception as exc:
+            raise as_failure(exc) from exc
 
-    def expire(self) -> None:
+    def forget(self, token: str | None = None) -> None:
+        """Ask anew the next time; where a token is named, only if it is still that one."""
+        if token is None or token == self._token:
+            self._is_known = False
+
+    def expire(self, token: str | None = None) -> None:
         """Forget a token that the server does not take any more; raises Failure where there is no other."""
         if not self.can_renew:
             raise Failure(
                 Unauthorized("the token has expired; give `token` as a function that gets a fresh one each time")
             )
-        self.forget()
+        self.forget(token)

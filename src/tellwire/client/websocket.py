@@ -234,6 +234,7 @@ class WebSocketTransport(Transport):
                 future.set_result(push)
         elif push.type == "message":
             reading = self._read.get(push.channel)
+            self.progress()
             if reading is not None and reading.is_live:
                 is_current = self.host.is_current(self)
                 reading.subscription.feed(push, self._epoch, self._language, is_current=is_current)
