@@ -6,6 +6,7 @@ import asyncio
 import math
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -56,7 +57,18 @@ steps = st.one_of(
     st.tuples(st.just("fuse"), st.integers(1, 20)),
     st.tuples(st.just("block"), st.tuples(kinds, st.sampled_from(["refuse", "hang", "buffer"]))),
     st.tuples(st.sampled_from(["cut", "hole", "speak", "down", "up", "open"]), st.none()),
+    st.tuples(st.sampled_from(["busy", "free", "look away", "look"]), st.none()),
 )
+
+
+def refuse_publishes(what: str, fields: dict[str, Any]) -> Any:
+    """Answer publishes as a server does whose broker is away for a moment."""
+    if what == "ws publish":
+        return {"type": "error", "code": "unavailable", "message": "later"}
+    if what == "POST /v1/messages":
+        later = {"error": {"code": "unavailable", "message": "later"}}
+        return httpx.Response(200, json=[later] * len(fields["body"]))
+    return None
 
 
 def carry_out(world: World, what: str, how: Any, number: int) -> None:
@@ -77,6 +89,14 @@ def carry_out(world: World, what: str, how: Any, number: int) -> None:
         server.cut()
     elif what == "up":
         server.is_down = False
+    elif what == "busy":
+        server.answer = refuse_publishes
+    elif what == "free":
+        server.answer = lambda what, fields: None
+    elif what == "look away":
+        world.reads.clear()
+    elif what == "look":
+        world.reads.set()
     elif what == "block":
         server.blocked = dict([how])
     else:
@@ -103,6 +123,8 @@ def test_anything_at_any_time_on_any_transport(script: list[tuple[str, Any]]) ->
             server.is_down = server.is_silent = False
             server.blocked = {}
             server.fuse = math.inf
+            server.answer = lambda what, fields: None
+            world.reads.set()
             await asyncio.sleep(1500)
             results = await asyncio.gather(*answers, return_exceptions=True)
             for channel in CHANNELS:

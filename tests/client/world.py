@@ -25,6 +25,9 @@ class World:
         self.subscriptions: dict[str, Subscription] = {}
         settings = {"chance": lambda: 0.0, **settings}
         self._collectors: list[asyncio.Task[None]] = []
+        self.reads = asyncio.Event()
+        """Cleared, the application is busy with something else."""
+        self.reads.set()
         # A server of its own: what worked is remembered by its address.
         self.client: Client = connect(
             f"http://fake-{id(self)}-{id(self.server)}",
@@ -44,6 +47,7 @@ class World:
         async def read() -> None:
             try:
                 async for item in subscription.with_gaps():
+                    await self.reads.wait()
                     if isinstance(item, Message):
                         had.append(item.data)
                     else:
@@ -65,6 +69,7 @@ class World:
 
     async def __aexit__(self, *_: object) -> None:
         await self.client.aclose()
+        self.reads.set()
         await asyncio.gather(*self._collectors)
         assert self.server.connections == set()
 
