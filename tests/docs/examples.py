@@ -2,8 +2,9 @@
 
 ``<!-- run -->`` stands before a block of ``console``: lines that begin with ``$`` are commands for a shell, those under
 each are its output. A command with ``curl -N`` is read for as many lines as are shown, then ended. Before a ``python``
-block it runs the program, whose output is shown in the block after ``<!-- output -->``. ``<!-- run in background -->``
-starts a reader that goes on while the rest of the page is run.
+block it runs the program, whose output is shown in the block after ``<!-- output -->``; ``<!-- run until shown -->``
+is for a program that would go on, and is ended when it has written that much. ``<!-- run in background -->`` starts a
+reader that goes on while the rest of the page is run.
 
 ``<!-- file talk.html -->`` stands before a whole file, for a test of its own to save and use.
 """
@@ -22,7 +23,7 @@ from typing import NamedTuple, Self
 DONE = "-- the command is done --"
 
 _BLOCK = re.compile(
-    r"^<!-- (?P<mark>run in background|run|output) -->\n```(?P<language>\w+)\n(?P<text>.*?)^```$",
+    r"^<!-- (?P<mark>run in background|run until shown|run|output) -->\n```(?P<language>\w+)\n(?P<text>.*?)^```$",
     re.DOTALL | re.MULTILINE,
 )
 _FILE = r"^<!-- file {} -->\n```\w+\n(.*?)^```$"
@@ -38,7 +39,7 @@ _VOLATILE = [
 class Example(NamedTuple):
     """One command, or one program, and what it writes; ``line`` is where it stands in its page."""
 
-    kind: str  # run, background or python
+    kind: str  # run, background, python or endless
     text: str
     output: str
     line: int
@@ -54,7 +55,7 @@ def examples(page: Path) -> list[Example]:
         if match["mark"] == "output":
             found[-1] = found[-1]._replace(output=body)
         elif match["language"] == "python":
-            found.append(Example("python", body, "", line))
+            found.append(Example("endless" if "until" in match["mark"] else "python", body, "", line))
         else:
             kind = "background" if "background" in match["mark"] else "run"
             for command in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
@@ -109,15 +110,15 @@ class Runner:
                 [sys.executable, "-c", text], env=self._environment, capture_output=True, text=True, check=False
             )
             return done.stdout + done.stderr
+        if example.kind == "endless":
+            return self._read_and_end([sys.executable, "-u", "-c", text], example)
         if example.kind == "background" or re.search(r"\bcurl\b.* -N\b|/tellwire (sub|tail)\b", text):
-            process = self._start(["bash", "-c", f"exec {text}"])
-            wanted = example.output.count("\n")
-            if example.kind == "background":
-                self._background.append((example, process, _read(process, 1)))
-                return example.output
-            output = _read(process, wanted)
-            _end(process)
-            return output
+            command = ["bash", "-c", f"exec {text}"]
+            if example.kind != "background":
+                return self._read_and_end(command, example)
+            process = self._start(command)
+            self._background.append((example, process, _read(process, 1)))
+            return example.output
         assert self._shell.stdin is not None
         self._shell.stdin.write(f"{text}\necho; echo '{DONE}'\n")
         self._shell.stdin.flush()
@@ -129,6 +130,14 @@ class Runner:
         """Return the examples in the background with all that they wrote."""
         for example, process, begun in self._background:
             yield example, begun + _read(process, example.output.count("\n") - begun.count("\n"))
+
+    def _read_and_end(self, command: list[str], example: Example) -> str:
+        """Read as many lines as the example shows of what would go on."""
+        process = self._start(command)
+        try:
+            return _read(process, example.output.count("\n"))
+        finally:
+            _end(process)
 
     def _line(self) -> str:
         assert self._shell.stdout is not None

@@ -102,3 +102,34 @@ def test_shop_shows_its_orders(tmp_path: Path, open_page: Callable[[], Page]) ->
         customer.http.post("/orders", params={"item": "tea"}).raise_for_status()
         expect(tab.locator("li")).to_have_text(["coffee", "tea"], timeout=WATCHDOG_MS)
         tab.goto("about:blank")
+
+
+def test_script_of_the_readme_gets_what_it_says(
+    start_server: Callable[..., Server], complaints: Complaints, open_page: Callable[[], Page]
+) -> None:
+    server = start_server()
+    server.publish("news", {"text": "before"})
+    tab = open_page()
+    said: list[str] = []
+    tab.on("console", lambda line: said.append(line.text) if line.type == "log" else None)
+    tab.goto(f"http://127.0.0.1:{server.port}/healthz")  # the page at / takes no scripts but its own
+    with tab.expect_console_message(lambda line: line.text == "hello from a page", timeout=WATCHDOG_MS):
+        tab.add_script_tag(type="module", content=file(README, "news.js"))
+    assert said == ["before", "hello from a page"]
+    tab.goto("about:blank")
+
+
+def test_two_windows_of_the_page_of_the_server_talk(
+    start_server: Callable[..., Server], open_page: Callable[[], Page]
+) -> None:
+    server = start_server()
+    tabs = [open_page(), open_page()]
+    for tab in tabs:
+        tab.goto(f"http://127.0.0.1:{server.port}/")
+        expect(tab.locator("#lanes")).to_contain_text("live", timeout=WATCHDOG_MS)
+        expect(tab.locator("#lanes").get_by_text("live", exact=True)).to_have_count(4, timeout=WATCHDOG_MS)
+    tabs[0].locator("#body").fill("one to the other")
+    tabs[0].get_by_role("button", name="Publish").click()
+    expect(tabs[1].locator("#lanes").get_by_text("one to the other")).to_have_count(4, timeout=WATCHDOG_MS)
+    for tab in tabs:
+        tab.goto("about:blank")
