@@ -75,7 +75,7 @@ def test_verb_without_a_name_lists_the_verbs(bare: Path) -> None:
 def test_missing_packages_fail_only_under_ci(bare: Path, ci: str, code: int) -> None:
     done = run(["sh", "tests/system-packages.sh"], bare, CI=ci)
     assert done.returncode == code
-    assert "there is no apt-get here to install them: chromium curl nodejs npm" in done.stderr
+    assert "there is no apt-get here to install them: chromium curl nodejs npm redis-server" in done.stderr
 
 
 @pytest.mark.parametrize(("ci", "code"), [("", 0), ("true", 1)])
@@ -98,7 +98,7 @@ def test_missing_packages_are_installed_by_root(bare: Path, tmp_path: Path) -> N
     update, install = (tmp_path / "asked").read_text().splitlines()
     assert update == "update"
     assert install.startswith("install -y")
-    assert install.endswith("chromium curl nodejs npm")
+    assert install.endswith("chromium curl nodejs npm redis-server")
 
 
 def test_installation_that_fails_shows_why(bare: Path) -> None:

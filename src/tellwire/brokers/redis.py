@@ -199,7 +199,7 @@ class RedisBroker(Broker):
         return {
             "queue_bytes": self._log.queued_bytes,
             "followed_channels": len(self._log.followed),
-            "reconnects_total": self._log.reconnects,
+            "reconnects": self._log.reconnects,
             "connected": float(self._log.ready is not None),
         }
 
