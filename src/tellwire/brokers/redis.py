@@ -224,5 +224,6 @@ class RedisBroker(Broker):
             await asyncio.sleep(_TICK_S)
             try:
                 await log.begin(lambda again: log.looking, partial(log.looked, None))
+                await log.begin(lambda again: ("TIME",), log.read_clock)
             except Unavailable:
                 continue  # the session says in the server's log what is wrong

@@ -137,7 +137,7 @@ class RedisLog(RedisSession):
             raise Again("the log was lost or replaced")
         self.reach(int(seq))
         if channel in self._subscribed:
-            self.seen.setdefault(channel, int(seq))
+            self.seen[channel] = max(int(seq), self.seen.get(channel, 0))
 
     def pushed(self, channel: bytes, payload: bytes) -> None:
         name = channel.decode()[len(self._announcements) :]

@@ -124,6 +124,11 @@ class RedisSession(ABC):
         """Take note of what Redis' clock says now."""
         self._offset_ms = server_ms - asyncio.get_running_loop().time() * 1000
 
+    def read_clock(self, reply: list[bytes]) -> None:
+        """Take the answer to TIME."""
+        seconds, micros = reply
+        self.set_clock(int(seconds) * 1000 + int(micros) / 1000)
+
     def abandon(self, why: str) -> None:
         """Give this connection up and make another one."""
         if self._link is not None:
@@ -253,8 +258,7 @@ class RedisSession(ABC):
             # done behind the back of what is sent again here.
             await link.ask("CLIENT", "KILL", "ID", self._former[1], "SKIPME", "yes")
         self._former = self.run, link.id
-        seconds, micros = await link.ask("TIME")
-        self.set_clock(int(seconds) * 1000 + int(micros) / 1000)
+        self.read_clock(await link.ask("TIME"))
         for script in self.scripts:
             await link.ask("SCRIPT", "LOAD", script.source)
         self._replication = replication
