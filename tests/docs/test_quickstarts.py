@@ -6,9 +6,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.application.hosting import Client, Host
@@ -17,6 +18,7 @@ from tests.docs.examples import file
 from tests.serving import ROOT, Server
 
 QUICK_STARTS = ROOT / "docs" / "quick-starts.md"
+GETTING_STARTED = ROOT / "docs" / "getting-started.md"
 README = ROOT / "README.md"
 
 
@@ -104,18 +106,30 @@ def test_shop_shows_its_orders(tmp_path: Path, open_page: Callable[[], Page]) ->
         tab.goto("about:blank")
 
 
-def test_script_of_the_readme_gets_what_it_says(
-    start_server: Callable[..., Server], complaints: Complaints, open_page: Callable[[], Page]
+@pytest.mark.parametrize(
+    ("page", "name", "said"),
+    [
+        (README, "news.js", ["before", "hello from a page"]),
+        (GETTING_STARTED, "events.js", ["{text: after}"]),
+        (GETTING_STARTED, "reader.js", ["{text: before}", "{text: after}"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_script_says_what_it_reads(
+    page: Path, name: str, said: list[str], start_server: Callable[..., Server], open_page: Callable[[], Page]
 ) -> None:
     server = start_server()
     server.publish("news", {"text": "before"})
     tab = open_page()
-    said: list[str] = []
-    tab.on("console", lambda line: said.append(line.text) if line.type == "log" else None)
+    heard: list[str] = []
+    tab.on("console", lambda line: heard.append(line.text) if line.type == "log" else None)
     tab.goto(f"http://127.0.0.1:{server.port}/healthz")  # the page at / takes no scripts but its own
-    with tab.expect_console_message(lambda line: line.text == "hello from a page", timeout=WATCHDOG_MS):
-        tab.add_script_tag(type="module", content=file(README, "news.js"))
-    assert said == ["before", "hello from a page"]
+    with tab.expect_console_message(lambda line: said[-1] in line.text, timeout=WATCHDOG_MS):
+        with tab.expect_response(lambda answer: "/v1/" in answer.url) if name == "events.js" else nullcontext():
+            tab.add_script_tag(type="module", content=file(page, name))
+        if name != "news.js":  # which publishes itself
+            server.publish("news", {"text": "after"})
+    assert [text in line for text, line in zip(said, heard, strict=False)] == [True] * len(said)
     tab.goto("about:blank")
 
 
