@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Literal
 
@@ -38,6 +39,8 @@ class FakeServer(httpx.AsyncBaseTransport):
         self.answer: Callable[[str, dict[str, Any]], Any] = lambda what, fields: None
         """Makes the answer to a request (a response) or command (a reply, or a close code), in place of the usual."""
         self.heartbeat_s = 25.0
+        self.latency_s = 0.0
+        """How long a WebSocket's frames are under way."""
         self.fuse = math.inf
 
     def cross(self) -> bool:
@@ -257,6 +260,8 @@ class FakeSocket(FakeConnection):
         self._coder: Any = msgspec.msgpack if subprotocol.endswith("msgpack") else msgspec.json
         self._frames: asyncio.Queue[bytes | Exception] = asyncio.Queue()
         self._channels: set[str] = set()
+        self._pipe: deque[tuple[Callable[[Any], None], Any]] = deque()
+        self._under_way: set[asyncio.TimerHandle] = set()
         self._beat = asyncio.get_running_loop().call_later(server.heartbeat_s, self._beats)
 
     def _beats(self) -> None:
@@ -266,7 +271,22 @@ class FakeSocket(FakeConnection):
 
     def write(self, push: Any) -> None:
         if not self.is_dead and self in self.server.connections and self.server.cross():
-            self._frames.put_nowait(self._coder.encode(push))
+            self._later(lambda frame: self._frames.put_nowait(frame), self._coder.encode(push))
+
+    def _later(self, take: Callable[[Any], None], frame: Any) -> None:
+        if not self.server.latency_s:
+            take(frame)
+            return
+
+        def arrive() -> None:
+            # Timers of the same moment come in any order; frames do not.
+            self._under_way.discard(handle)
+            first, content = self._pipe.popleft()
+            first(content)
+
+        self._pipe.append((take, frame))
+        handle = asyncio.get_running_loop().call_later(self.server.latency_s, arrive)
+        self._under_way.add(handle)
 
     def message(self, message: dict[str, Any]) -> None:
         if message["channel"] in self._channels:
@@ -284,6 +304,8 @@ class FakeSocket(FakeConnection):
         if self in self.server.connections:
             self.server.connections.discard(self)
             self._beat.cancel()
+            for handle in self._under_way:
+                handle.cancel()
             self._frames.put_nowait(last)
 
     async def receive(self) -> bytes | str:
@@ -300,6 +322,9 @@ class FakeSocket(FakeConnection):
             raise lost("cut")
         if self.is_dead or not self.server.cross():
             return
+        self._later(self._take, frame)
+
+    def _take(self, frame: bytes | str) -> None:
         command = self._coder.decode(frame)
         kind, ref = command.pop("type"), command.pop("ref")
         self.server.heard.append(f"ws {kind}")

@@ -104,11 +104,12 @@ def carry_out(world: World, what: str, how: Any, number: int) -> None:
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(steps, min_size=5, max_size=120))
-def test_anything_at_any_time_on_any_transport(script: list[tuple[str, Any]]) -> None:
+@given(st.lists(steps, min_size=5, max_size=120), st.sampled_from([0.0, 0.03]))
+def test_anything_at_any_time_on_any_transport(script: list[tuple[str, Any]], latency_s: float) -> None:
     async def test() -> None:
         async with World(upgrade_after_s=5.0, queue_max_messages=5) as world:
             server, client = world.server, world.client
+            server.latency_s = latency_s
             for channel in CHANNELS:
                 world.collect(channel, since="earliest")
             answers = []

@@ -57,24 +57,33 @@ def test_whoever_goes_on_from_a_cursor_another_day_misses_nothing(name: Transpor
 
 
 @every
-def test_slow_reader_gets_everything_over_a_short_queue(name: TransportName) -> None:
+@pytest.mark.parametrize("latency_s", [0.0, 0.13])
+def test_slow_reader_gets_everything_over_a_short_queue(name: TransportName, latency_s: float) -> None:
     async def test() -> None:
         async with World((name,), queue_max_messages=4) as world:
+            world.server.latency_s = latency_s
             subscription = world.client.subscribe("a", since="earliest")
             had = world.collect("b")
-            await settle()
+            await asyncio.sleep(1)
+
+            async def read() -> list[Any]:
+                taken: list[Any] = []
+                while len(taken) < 100:
+                    taken.append((await anext(subscription)).data)
+                    assert len(subscription._queue) <= 4
+                    await asyncio.sleep(0.02)
+                return taken
+
             for number in range(100):
                 world.server.publish("a", number)
                 world.server.publish("b", number)
                 if number % 30 == 0:
                     world.server.cut()
-                await asyncio.sleep(0.3)
-            slow: list[Any] = []
-            while len(slow) < 100:
-                slow.append((await anext(subscription)).data)
-                assert len(subscription._queue) <= 4
-                await asyncio.sleep(0.1)
-            assert slow == list(range(100))
+                await asyncio.sleep(0.05)
+                if number == 60:
+                    slow = asyncio.create_task(read())
+            await slow
+            assert slow.result() == list(range(100))
             assert had == list(range(100))
 
     run(test)
