@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Self
 
+import pytest
+
 from tests.docs.examples import file
 from tests.serving import ROOT, WATCHDOG_S, Certificate
 
@@ -75,9 +77,8 @@ def caddy(program: str, setting: Setting) -> list[str]:
     """Write Caddy's file; return its command line."""
     certificate = setting.certificate
     # Here it cannot get a certificate by itself, and must not listen on port 80.
-    address = (
-        f"https://push.example.org:{setting.port} {{\n    bind 127.0.0.1\n    tls {certificate.cert} {certificate.key}"
-    )
+    names = ", ".join(f"https://{name}:{setting.port}" for name in ("push.example.org", "localhost"))
+    address = f"{names} {{\n    bind 127.0.0.1\n    tls {certificate.cert} {certificate.key}"
     site = setting.replace(file(DEPLOYING, "Caddyfile"), ("push.example.org {", address))
     options = "{\n    admin off\n    auto_https disable_redirects\n    default_sni push.example.org\n}\n"
     (setting.folder / "Caddyfile").write_text(options + site)
@@ -101,9 +102,18 @@ PROXIES: dict[str, Callable[[str, Setting], list[str]]] = {"nginx": nginx, "cadd
 
 
 class Proxy:
-    """A proxy in a process of its own, with TLS on a free port of 127.0.0.1."""
+    """A proxy in a process of its own, with TLS on a free port of 127.0.0.1.
 
-    def __init__(self, name: str, program: str, folder: Path, backend: int, certificate: Certificate) -> None:
+    Where it is not installed the test is skipped; but nginx is wanted in CI.
+    """
+
+    def __init__(self, name: str, folder: Path, backend: int, certificate: Certificate) -> None:
+        program = find(name)
+        if program is None:
+            sentence = f"there is no {name} here: install it with `sudo apt-get install {name}`"
+            if name == "nginx" and os.environ.get("CI") == "true":
+                pytest.fail(sentence)
+            pytest.skip(sentence)
         self.port = free_port()
         command = PROXIES[name](program, Setting(folder, self.port, backend, certificate))
         home = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}

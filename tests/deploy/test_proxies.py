@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import jwt
 import pytest
 
-from tests.deploy.proxies import PROXIES, Proxy, find
+from tellwire.client import State, connect
+from tests.deploy.proxies import PROXIES, Proxy, free_port
 from tests.serving import Certificate, Server
 from tests.wires import Http, Refused, WebSocket
 
@@ -39,22 +41,18 @@ class Site(NamedTuple):
 def site(
     request: pytest.FixtureRequest, certificate: Certificate, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
-    """Return a proxy and its server; where it is not installed the tests are skipped, but nginx is wanted in CI."""
+    """Return a proxy and its server."""
     name: str = request.param
-    program = find(name)
-    if program is None:
-        sentence = f"there is no {name} here: install it with `sudo apt-get install {name}`"
-        if name == "nginx" and os.environ.get("CI") == "true":
-            pytest.fail(sentence)
-        pytest.skip(sentence)
     server = Server(
         server={"origins": [OWN[1]], "trusted_proxies": ["127.0.0.1"]},
         auth={"token_key": KEY, "anonymous_subscribe": ["*"], "anonymous_publish": ["*"]},
         limits={"drain_s": 0.1, "presence_grace_s": 0.1},
     )
-    with Proxy(name, program, tmp_path_factory.mktemp(name), server.port, certificate) as proxy:
-        yield Site(proxy, server)
-    server.close()
+    try:
+        with Proxy(name, tmp_path_factory.mktemp(name), server.port, certificate) as proxy:
+            yield Site(proxy, server)
+    finally:
+        server.close()
 
 
 def test_websocket_is_upgraded_and_goes_both_ways(site: Site, channel: str) -> None:
@@ -124,3 +122,31 @@ def test_large_bodies_pass(site: Site, channel: str) -> None:
     with site.http() as http:
         messages = [{"channel": channel, "data": "x" * 60_000} for _ in range(30)]
         assert http.post("/v1/messages", messages, headers=[HOST]).status == 200
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_clients_go_on_over_a_restart_of_the_server(
+    name: str, start_server: Callable[..., Server], certificate: Certificate, tmp_path: Path
+) -> None:
+    broker = f"sqlite:///{tmp_path / 'log.db'}"
+    settings = {"server": {"port": free_port(), "broker": broker, "open": True}, "limits": {"drain_s": 0.1}}
+    server = start_server(**settings)
+    states: asyncio.Queue[State] = asyncio.Queue()
+
+    async def read_and_publish() -> list[int]:
+        url = f"https://localhost:{proxy.port}"
+        async with connect(url, tls=proxy.context, on_state=states.put_nowait) as client:
+            reading = client.subscribe("a", since="earliest")
+            await client.publish("a", 1)
+            assert (await anext(reading)).data == 1
+            assert await asyncio.to_thread(server.stop) == 0
+            while (await states.get()).name != "disconnected":
+                pass
+            away = asyncio.create_task(client.publish("a", 2))
+            await asyncio.to_thread(start_server, **settings)
+            await away
+            await client.publish("a", 3)
+            return [(await anext(reading)).data for _ in range(2)]
+
+    with Proxy(name, tmp_path, server.port, certificate) as proxy:
+        assert asyncio.run(read_and_publish()) == [2, 3]
