@@ -62,22 +62,23 @@ class Link(asyncio.Protocol):
 
     def call(self, answer: Answer, *command: str | bytes | int) -> None:
         """Send a command; all of one turn of the event loop go out together."""
+        packed = hiredis.pack_command(cast(Any, command))
         if self._reason is not None:
             return  # whoever waits is told by on_lost
         if not self._answers:
             self._heard = self._loop.time()
         self._answers.append(answer)
-        self._send(command)
+        self._send(packed)
 
     def tell(self, *command: str | bytes | int) -> None:
         """Send a command whose only answers are announcements: SUBSCRIBE, UNSUBSCRIBE."""
         if self._reason is None:
-            self._send(command)
+            self._send(hiredis.pack_command(cast(Any, command)))
 
-    def _send(self, command: tuple[str | bytes | int, ...]) -> None:
+    def _send(self, packed: bytes) -> None:
         if not self._out:
             self._loop.call_soon(self._flush)
-        self._out.append(hiredis.pack_command(cast(Any, command)))
+        self._out.append(packed)
 
     def _flush(self) -> None:
         if self._transport is not None and not self._transport.is_closing():

@@ -316,19 +316,23 @@ if given and not foreign then
     else stop = '(' .. seq .. '-0' end
 end
 local behind, floor, wanted, regions = {}, 0, {}, {}
+-- A Redis that has no memory left can still be read: then nothing is trimmed, and nothing is counted as used.
+local use = redis.pcall('HINCRBY', log, 'uses', 1)
+local takes_writes = type(use) == 'number'
+if not takes_writes and string.match(use.err, '^READONLY') then return use end
 for i = 9, #ARGV, 3 do
     local name, region, age = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
     local c = load(p, name)
     local trimmed
     if c then
-        local freed = shorten(p, c, c.count, now - age, 0)
+        local freed = takes_writes and shorten(p, c, c.count, now - age, 0) or 0
         if freed > 0 then
             save(p, c)
             local r = load_region(p, c.region)
             r.bytes = r.bytes - freed
             save_region(p, r)
         end
-        if touch == '1' then redis.call('ZADD', p .. 'u:' .. c.region, redis.call('HINCRBY', log, 'uses', 1), name) end
+        if takes_writes and touch == '1' then redis.call('ZADD', p .. 'u:' .. c.region, use, name) end
         trimmed = c.floor
         if c.count > 0 and c.last > start then
             wanted[#wanted + 1] = {

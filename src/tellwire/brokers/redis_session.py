@@ -19,7 +19,7 @@ import hiredis
 from tellwire.brokers.redis_link import Link, Lost, dial
 from tellwire.brokers.redis_scripts import Script
 from tellwire.brokers.redis_url import RedisPlace
-from tellwire.errors import Unavailable
+from tellwire.errors import InvalidData, Unavailable
 
 T = TypeVar("T")
 
@@ -135,12 +135,17 @@ class RedisSession(ABC):
             self._link.abort(why)
 
     def _send(self, link: Link, operation: Operation[Any]) -> None:
-        command = operation.make(operation.sent)
-        if command is None:
-            self._fail(operation, self._unavailable(operation))
-            return
-        operation.sent = True
-        link.call(lambda reply: self._answered(link, operation, reply), *command)
+        try:
+            command = operation.make(operation.sent)
+            if command is None:
+                raise self._unavailable(operation)
+            link.call(lambda reply: self._answered(link, operation, reply), *command)
+        except UnicodeEncodeError as exc:
+            self._fail(operation, InvalidData(f"a text holds half a surrogate pair and cannot be kept: {exc}"))
+        except Unavailable as exc:
+            self._fail(operation, exc)
+        else:
+            operation.sent = True
 
     def _answered(self, link: Link, operation: Operation[Any], reply: Any) -> None:
         if isinstance(reply, Lost) or link is not self._link:
