@@ -10,7 +10,8 @@
 `connect_sync` is the same for programs without an event loop. Nothing of the server is needed or loaded.
 """
 
-from tellwire.client.client import Client, connect
+from tellwire.client.client import Client
+from tellwire.client.connecting import connect
 from tellwire.client.failures import Closed, ConnectionLost, OutboxFull, Uncertain
 from tellwire.client.feed import Feed
 from tellwire.client.messages import (

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import secrets
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import httpx
-import msgspec
 from msgspec import Raw
 
-from tellwire.client.backoff import Backoff
 from tellwire.client.connection import Connection
-from tellwire.client.failures import Closed, ConnectionLost, Failure, as_failure
+from tellwire.client.failures import Closed, ConnectionLost, Failure
 from tellwire.client.feed import Feed
 from tellwire.client.host import Host, Transport, stop
 from tellwire.client.http import Http
@@ -23,16 +20,16 @@ from tellwire.client.messages import ORDER, Page, Published, Signal, State, Tran
 from tellwire.client.outbox import Outbox
 from tellwire.client.place import split
 from tellwire.client.presence import Presence
+from tellwire.client.rooms import Rooms
 from tellwire.client.settings import Settings
 from tellwire.client.sockets import OpenSocket, opener
 from tellwire.client.subscription import OnGap, Subscription
 from tellwire.client.tokens import Tokens, TokenSource
-from tellwire.client.wire import JSON, Incoming, Language
-from tellwire.errors import BadRequest, InvalidData, TellwireError, Timeout
+from tellwire.client.wire import JSON, Incoming, Language, pack
+from tellwire.errors import BadRequest, TellwireError, Timeout
 from tellwire.message import Gap
 from tellwire.names import Policy, check_channel
 from tellwire.protocol.commands import SESSION_MAX_CHARS, Call, Publish, Send
-from tellwire.protocol.data import check_packed
 
 OnState = Callable[[State], object]
 
@@ -54,7 +51,7 @@ class Client:
         settings: Settings,
         http_transport: httpx.AsyncBaseTransport | None,
         open_socket: OpenSocket | None,
-        tls: ssl.SSLContext | None,
+        tls: ssl.SSLContext,
     ) -> None:
         unknown = [name for name in transports if name not in ORDER]
         if unknown or not transports:
@@ -69,7 +66,7 @@ class Client:
             transport=http_transport,
             timeout=httpx.Timeout(None),
             limits=limits,
-            verify=tls or _default_tls(),
+            verify=tls,
         )
         tokens = Tokens(token)
         http = Http(url, tokens, client)
@@ -77,23 +74,22 @@ class Client:
         self._transports = tuple(dict.fromkeys(transports))
         self._listeners: list[OnState] = [] if on_state is None else [on_state]
         self._subscriptions: dict[str, Subscription] = {}
-        self._signals: set[Feed[Signal]] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._state_changed = asyncio.Event()
         self._host = Host(
             settings=settings,
             session=session or secrets.token_urlsafe(24),
             tokens=tokens,
             http=http,
-            open_socket=open_socket or opener(tls or _default_tls()),
+            open_socket=open_socket or opener(tls),
             outbox=Outbox(settings),
             readings=self._readings,
-            take_push=self._take_push,
-            take_gap=self._take_gap,
+            take_push=lambda *push: self._rooms.take_push(*push),
+            take_gap=lambda gap: self._rooms.take_gap(gap),
             is_current=lambda transport: transport is self._connection.current,
             heartbeat_s=settings.heartbeat_s,
         )
         self._connection = Connection(self._host, self._transports, self)
+        self._rooms = Rooms(self._host, self._connection)
         self._life: asyncio.Task[None] | None = None
         self._is_closed = False
         self._sync_soon: asyncio.Handle | None = None
@@ -193,7 +189,7 @@ class Client:
         return await self._host.outbox.add(
             Publish(
                 channel=channel,
-                data=Raw(self.encode(data)),
+                data=Raw(pack(data)),
                 id=id if id is not None else secrets.token_urlsafe(15),
                 event=event,
                 key=key,
@@ -234,18 +230,12 @@ class Client:
         """Watch who is in a channel; `Presence.enter` makes this client a member too."""
         self._check()
         check_channel(channel)
-        room = self._host.rooms.get(channel)
-        if room is None:
-            room = self._host.rooms[channel] = Presence(channel, self)
-            self.ask(room)
-        return room
+        return self._rooms.presence(channel)
 
     def signals(self) -> Feed[Signal]:
         """Return an async iterator of what is sent to this client alone, from now on."""
         self._check()
-        feed: Feed[Signal] = Feed()
-        self._signals.add(feed)
-        return feed
+        return self._rooms.signals()
 
     async def send(
         self,
@@ -258,9 +248,7 @@ class Client:
         timeout_s: float | None = None,
     ) -> Published:
         """Say something to one client, which has to be in the channel, as this one has to."""
-        command = Send(
-            channel=channel, to=to, data=Raw(self.encode(data)), event=event, id=id or secrets.token_urlsafe(15)
-        )
+        command = Send(channel=channel, to=to, data=Raw(pack(data)), event=event, id=id or secrets.token_urlsafe(15))
         reply, _ = await self._request(command, timeout_s)
         return Published(reply.position, reply.duplicate)
 
@@ -270,7 +258,7 @@ class Client:
         It is not tried again: only the caller knows whether that is safe.
         """
         timeout_s = self._settings.request_timeout_s if timeout_s is None else timeout_s
-        command = Call(method=method, data=Raw(self.encode(data)), timeout_ms=max(1, round(timeout_s * 1000)))
+        command = Call(method=method, data=Raw(pack(data)), timeout_ms=max(1, round(timeout_s * 1000)))
         reply, language = await self._request(command, timeout_s)
         return language.value(reply.data)
 
@@ -283,7 +271,7 @@ class Client:
             await stop(self._life)
         self._connection.close()
         self._end(Closed("the client was closed"))
-        await stop(*self._tasks)
+        await self._rooms.aclose()
         await self._host.outbox.aclose()
         await self._host.http.aclose()
 
@@ -314,14 +302,6 @@ class Client:
 
     # What follows is called by the parts of the client.
 
-    def encode(self, value: Any) -> bytes:
-        """Return data as MessagePack; raises InvalidData for what cannot be carried."""
-        try:
-            packed = msgspec.msgpack.encode(value)
-        except (TypeError, OverflowError, ValueError, RecursionError, msgspec.MsgspecError) as exc:
-            raise InvalidData(f"data cannot be carried: {exc}") from exc
-        return check_packed(packed)
-
     def _readings(self) -> Mapping[str, Subscription]:
         return {channel: each for channel, each in self._subscriptions.items() if each.is_wanted}
 
@@ -333,20 +313,16 @@ class Client:
         """A subscription wants to be read, or no longer."""
         self._connection.sync()
 
-    def ended(self, subscription: Subscription | Presence) -> None:
-        """A subscription or a presence is over."""
-        channel = subscription.channel
-        if isinstance(subscription, Presence):
-            self._host.rooms.pop(channel, None)
-        elif self._subscriptions.get(channel) is subscription:
-            del self._subscriptions[channel]
+    def ended(self, subscription: Subscription) -> None:
+        """A subscription is over."""
+        if self._subscriptions.get(subscription.channel) is subscription:
+            del self._subscriptions[subscription.channel]
         self._connection.sync()
 
     def adopt(self, transport: Transport) -> None:
         """A transport is used from now on."""
         self._host.outbox.attach(transport)
-        for room in self._host.rooms.values():
-            self.ask(room)
+        self._rooms.ask_all()
 
     def part(self) -> None:
         """There is no transport any more."""
@@ -370,118 +346,9 @@ class Client:
         self._host.outbox.close(error or Closed("the client was closed"))
         for subscription in list(self._subscriptions.values()):
             subscription.end(why)
-        for room in self._host.rooms.values():
-            room.stop(why)
-        for feed in self._signals:
-            feed.end(why)
-
-    def ask(self, room: Presence) -> None:
-        """Have the server asked who is in a channel, now or with the next connection."""
-        if self._is_closed or self.state.name == "failed":
-            room.stop(self.state.error)
-        elif self._connection.current is not None:
-            task = asyncio.create_task(self._present(room, self._connection.current))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def part_from(self, room: Presence) -> None:
-        """Tell the server that a presence is over, if there is a connection."""
-        transport = self._connection.current
-        if transport is None:
-            return
-        try:
-            async with asyncio.timeout(self._settings.request_timeout_s):
-                await transport.present(room, is_watched=False)
-        except (Failure, TimeoutError):
-            return  # with the connection, or with the lease, it ends too
-
-    async def _present(self, room: Presence, transport: Transport) -> None:
-        backoff = Backoff(self._settings.chance)
-        while transport is self._connection.current:
-            is_watched = self._host.rooms.get(room.channel) is room
-            question = room.expect()
-            try:
-                async with asyncio.timeout(self._settings.request_timeout_s):
-                    reply, language = await transport.present(room, is_watched=is_watched)
-            except Exception as exc:
-                failure = as_failure(exc)
-                room.fail(failure, question)
-                if not (failure.is_busy or failure.code in ("timeout", "disconnected")):
-                    return
-                await asyncio.sleep(backoff.next_ms(failure.retry_ms) / 1000)
-            else:
-                if reply is not None and reply.client:
-                    self._host.client = reply.client
-                room.know(question, reply, language)
-                self._connection.sync()
-                return
-
-    def _take_push(self, push: Incoming, epoch: str, language: Language) -> None:
-        if push.type == "signal":
-            if not push.seq or self._host.inbox.take(epoch, push.seq):
-                signal = language.signal(push)
-                self._signals = {feed for feed in self._signals if not feed.is_ended}
-                for feed in self._signals:
-                    feed.put(signal)
-        elif push.type in ("join", "update", "leave", "count"):
-            room = self._host.rooms.get(push.channel)
-            if room is not None:
-                room.take_push(push, epoch, language)
-
-    def _take_gap(self, gap: Gap) -> None:
-        if gap.reason == "epoch":
-            self._host.inbox.gap(gap)
-        for channel, room in self._host.rooms.items():
-            if gap.reason == "epoch" or f"$presence:{channel}" in gap.channels:
-                self.ask(room)
+        self._rooms.end(why)
 
 
 def _show(exc: Exception) -> None:
     context = {"message": "a listener of a Tellwire client, or the client itself, has failed", "exception": exc}
     asyncio.get_running_loop().call_exception_handler(context)
-
-
-@functools.cache
-def _default_tls() -> ssl.SSLContext:
-    # To load all certificates takes longer than everything else that makes a client.
-    return httpx.create_ssl_context()
-
-
-def connect(
-    url: str,
-    *,
-    token: TokenSource = None,
-    session: str | None = None,
-    transports: Sequence[TransportName] = ORDER,
-    on_state: OnState | None = None,
-    settings: Settings | None = None,
-    tls: ssl.SSLContext | None = None,
-    http_transport: httpx.AsyncBaseTransport | None = None,
-    open_socket: OpenSocket | None = None,
-) -> Client:
-    """Make a client of the server at `url`: ``async with connect(url) as client``.
-
-    Entering does not wait for the connection; what is asked of the client does, and raises where the server refuses.
-
-    Args:
-        url: Where the server is, such as ``http://127.0.0.1:8000``.
-        token: A token, or a function (may be async) that gets one, asked again when it has expired.
-        session: A secret text that makes this the same client as the last time; default a random one.
-        transports: Which may be tried, the best first.
-        on_state: Called with each new state.
-        settings: How patient it is, and how much it keeps.
-        tls: Which certificates are accepted.
-        http_transport: Carries the requests, in place of the network.
-        open_socket: Opens the WebSockets, in place of the network.
-    """
-    return Client(
-        url,
-        token=token,
-        session=session,
-        transports=transports,
-        on_state=on_state,
-        settings=settings or Settings(),
-        http_transport=http_transport,
-        open_socket=open_socket,
-        tls=tls,
-    )

@@ -12,7 +12,7 @@ from tellwire.client.failures import Closed, Failure
 from tellwire.client.feed import Feed
 from tellwire.client.messages import Member, PresenceEvent
 from tellwire.client.place import Place
-from tellwire.client.wire import Incoming, Language
+from tellwire.client.wire import Incoming, Language, pack
 from tellwire.errors import TellwireError
 
 
@@ -27,9 +27,6 @@ class Asker(Protocol):
 
     async def part_from(self, room: Presence) -> None:
         """Tell the server that it is left and watched no more, if there is a connection."""
-
-    def encode(self, value: Any) -> bytes:
-        """Return a value as MessagePack; raises InvalidData."""
 
 
 class Presence(Feed[PresenceEvent]):
@@ -71,7 +68,7 @@ class Presence(Feed[PresenceEvent]):
         """
         was_in, was_state = self.is_in, self._state
         if state is not UNSET:
-            self._state = self._asker.encode(state)
+            self._state = pack(state)
         self.is_in = True
         try:
             await self._ask()

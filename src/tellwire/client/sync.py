@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Generic, Self, TypeVar
 
-from tellwire.client.client import Client, connect
+from tellwire.client.client import Client
+from tellwire.client.connecting import connect
 from tellwire.client.failures import Closed
 from tellwire.client.feed import Feed
 from tellwire.client.messages import Member, Message, Page, PresenceEvent, Published, Signal, State

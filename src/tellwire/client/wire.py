@@ -9,9 +9,10 @@ from msgspec import UNSET, Raw, UnsetType
 
 from tellwire.client.failures import Failure, lost, told
 from tellwire.client.messages import Member, Message, Signal
+from tellwire.errors import InvalidData
 from tellwire.message import Gap, GapReason
 from tellwire.protocol.commands import Command
-from tellwire.protocol.data import to_value
+from tellwire.protocol.data import check_packed, to_value
 from tellwire.protocol.pushes import PUSHES
 
 _KNOWN = frozenset(str(push.__struct_config__.tag) for push in PUSHES)
@@ -174,3 +175,12 @@ class Language:
 
 JSON = Language(msgspec.json, packed=False)
 PACKED = Language(msgspec.msgpack, packed=True)
+
+
+def pack(value: Any) -> bytes:
+    """Return data as MessagePack; raises InvalidData for what cannot be carried."""
+    try:
+        packed = msgspec.msgpack.encode(value)
+    except (TypeError, OverflowError, ValueError, RecursionError, msgspec.MsgspecError) as exc:
+        raise InvalidData(f"data cannot be carried: {exc}") from exc
+    return check_packed(packed)
