@@ -169,6 +169,26 @@ async def test_redis_killed_and_started_again_loses_nothing(server: RedisServer)
 
 
 @on_loop
+async def test_redis_killed_within_a_write_does_not_finish_it_later(server: RedisServer) -> None:
+    async with nodes(server, 1) as ((broker, _),):
+        await publish(broker, "a", 3)
+        await publish(broker, "b")
+        server.kill()
+        # As if that had come in the middle of the last append: its first commands are in the file, its end is not.
+        file = server.directory / "appendonlydir" / "appendonly.aof.1.incr.aof"
+        file.write_bytes(file.read_bytes()[:-20])
+        await asyncio.to_thread(server.start)
+        (place,) = await publish(broker, "c")
+        await asyncio.to_thread(server.until, "INFO persistence", b"aof_rewrite_in_progress:0")
+        log = (await read_to_head(broker, CHANNELS)).messages
+        assert [message.channel for message in log] == ["a", "a", "a", "c"]
+        server.kill()
+        await asyncio.to_thread(server.start)
+        assert (await read_to_head(broker, CHANNELS)).messages == log
+        assert broker.head == place
+
+
+@on_loop
 async def test_redis_that_keeps_nothing_begins_anew(tmp_path: Path) -> None:
     with redis_server(tmp_path) as server:
         async with nodes(server) as both:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import hiredis
+
 from tellwire.brokers.base import Feed, Slice, new_epoch
 from tellwire.brokers.redis_link import Link
 from tellwire.brokers.redis_messages import announced, decode
@@ -213,6 +215,9 @@ class RedisLog(RedisSession):
             link.tell("SUBSCRIBE", *map(self.announcements, some))
         self._subscribed = set(names)
         lossless = await self.is_lossless(link)
+        run = await link.ask("HGET", self.key("log"), "run")
+        if lossless and run is not None and run.decode() != self.run:
+            await self._clean_file(link)
         namespaces = "\n".join(sorted(settings.name for settings in self.namespaces))
         await _handled(
             link, partial(self._joined, names), "EVALSHA", JOIN.sha, 1, self.key("log"), self.prefix, new_epoch(),
@@ -221,6 +226,17 @@ class RedisLog(RedisSession):
         while not self._live:
             command = self.reading(names, self.head, _MISSED_BYTES, None, back=False, touch=False)
             await _handled(link, partial(self._missed, names, self.head), *command)
+
+    async def _clean_file(self, link: Link) -> None:
+        """Have the append-only file of a server that was started again written anew.
+
+        Where a crash cut it off within a transaction, Redis 7.0 starts without that, but leaves its first commands in
+        the file, and carries them out at the start after: behind an append that had long taken their place.
+        """
+        try:
+            await link.ask("BGREWRITEAOF")
+        except hiredis.ReplyError as exc:
+            _log.warning("%s does not write its append-only file anew: %s", self.place, exc)
 
     def _joined(self, names: list[str], reply: list[bytes]) -> None:
         epoch, seq = reply[0].decode(), int(reply[1])
