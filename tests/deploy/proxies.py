@@ -8,6 +8,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import re
 import shutil
 import socket
 import ssl
@@ -45,6 +46,8 @@ class Setting(NamedTuple):
     port: int
     backend: int
     certificate: Certificate
+    second: int | None = None
+    """Another server beside `backend`, for nginx."""
 
     def replace(self, text: str, *pairs: tuple[str, str]) -> str:
         """Put this setting's addresses in place of the page's; each has to be there."""
@@ -56,8 +59,13 @@ class Setting(NamedTuple):
 
 def nginx(program: str, setting: Setting) -> list[str]:
     """Write nginx's files; return its command line."""
+    text = file(DEPLOYING, "nginx.conf")
+    if setting.second is not None:
+        text = re.sub(r"^upstream .*?^}$", file(DEPLOYING, "upstream.conf"), text, flags=re.DOTALL | re.MULTILINE)
+        assert "127.0.0.1:8001" in text
+        text = text.replace("127.0.0.1:8001", f"127.0.0.1:{setting.second}")
     site = setting.replace(
-        file(DEPLOYING, "nginx.conf"),
+        text,
         ("listen 443", f"listen 127.0.0.1:{setting.port}"),
         ("/etc/ssl/push.example.org.pem", str(setting.certificate.cert)),
         ("/etc/ssl/push.example.org.key", str(setting.certificate.key)),
@@ -107,7 +115,9 @@ class Proxy:
     Where it is not installed the test is skipped; but nginx is wanted in CI.
     """
 
-    def __init__(self, name: str, folder: Path, backend: int, certificate: Certificate) -> None:
+    def __init__(
+        self, name: str, folder: Path, backend: int, certificate: Certificate, *, second: int | None = None
+    ) -> None:
         program = find(name)
         if program is None:
             sentence = f"there is no {name} here: install it with `sudo apt-get install {name}`"
@@ -115,7 +125,7 @@ class Proxy:
                 pytest.fail(sentence)
             pytest.skip(sentence)
         self.port = free_port()
-        command = PROXIES[name](program, Setting(folder, self.port, backend, certificate))
+        command = PROXIES[name](program, Setting(folder, self.port, backend, certificate, second))
         home = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
         self._log = (folder / "log").open("w+b")
         self._process = subprocess.Popen(

@@ -12,6 +12,7 @@ import pytest
 
 from tellwire.client import State, connect
 from tests.deploy.proxies import PROXIES, Proxy, free_port
+from tests.redis_servers import RedisServer, needs_redis
 from tests.serving import Certificate, Server
 from tests.wires import Http, Refused, WebSocket
 
@@ -150,3 +151,39 @@ def test_clients_go_on_over_a_restart_of_the_server(
 
     with Proxy(name, tmp_path, server.port, certificate) as proxy:
         assert asyncio.run(read_and_publish()) == [2, 3]
+
+
+@needs_redis
+def test_clients_lose_nothing_when_one_server_after_the_other_is_restarted(
+    start_server: Callable[..., Server], certificate: Certificate, tmp_path: Path
+) -> None:
+    redis = RedisServer(tmp_path / "redis")
+    redis.start()
+    ports = [free_port(), free_port()]
+
+    def start(port: int) -> Server:
+        return start_server(server={"port": port, "broker": redis.url, "open": True}, limits={"drain_s": 0.1})
+
+    async def read_and_publish() -> list[int]:
+        url = f"https://localhost:{proxy.port}"
+        async with connect(url, tls=proxy.context) as reader, connect(url, tls=proxy.context) as publisher:
+            reading = reader.subscribe("a", since="earliest")
+            await publisher.publish("a", 0)
+            read = [(await anext(reading)).data]
+            for place, port in enumerate(ports):
+                assert await asyncio.to_thread(servers[place].stop) == 0
+                await publisher.publish("a", len(read))  # by way of the other one
+                read.append((await anext(reading)).data)
+                servers[place] = await asyncio.to_thread(start, port)
+                await publisher.publish("a", len(read))
+                read.append((await anext(reading)).data)
+            return read
+
+    try:
+        servers = [start(port) for port in ports]
+        with Proxy("nginx", tmp_path, ports[0], certificate, second=ports[1]) as proxy:
+            assert asyncio.run(read_and_publish()) == [0, 1, 2, 3, 4]
+        for server in servers:
+            assert server.stop() == 0
+    finally:
+        redis.kill()
