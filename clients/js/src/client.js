@@ -10,6 +10,7 @@ import { Presence } from "./presence.js";
 import { memoryOf, randomId, sessionOf } from "./storage.js";
 import { Subscription } from "./subscription.js";
 import { Tokens } from "./tokens.js";
+import { PAGE_MAX } from "./transports/lane.js";
 
 /**
  * @typedef {import("./connection.js").TransportName} TransportName
@@ -107,6 +108,7 @@ export class Tellwire extends Emitter {
       client: undefined,
       inbox: new Place(),
       rooms: new Map(),
+      pageLimit: PAGE_MAX,
       readings: () => new Map([...this.#subscriptions].filter(([, { isWanted }]) => isWanted)),
       push: (push, epoch, transport) => this.#push(push, epoch, transport),
       gap: (gap) => this.#gap(gap),

@@ -31,6 +31,7 @@ import { WebSocketTransport } from "./transports/websocket.js";
  * @property {string | undefined} client
  * @property {import("./cursor.js").Place} inbox Up to where this client had what was said to it alone.
  * @property {Map<string, import("./presence.js").Presence>} rooms
+ * @property {number} pageLimit Messages that are asked for at once: fewer after a page that did not get through.
  * @property {() => Map<string, import("./subscription.js").Subscription>} readings What is to be read now.
  * @property {(push: any, epoch: string, transport: Transport) => void} push Takes what is no message.
  * @property {(gap: import("./wire.js").Gap) => void} gap Takes what a gap means but for messages.

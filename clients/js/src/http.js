@@ -24,12 +24,11 @@ export class Http {
   }
 
   /**
-   * Ask, and resolve as soon as the head of a good answer is there. `live` is called with the answer before the deadline
-   * is over, and takes what has to come within it.
+   * Ask, and let `take` read a good answer: whoever reads says how much longer the next part may take.
    * @template T
    * @param {string} path
    * @param {{query?: Query, body?: string, headers?: Record<string, string>, signal?: AbortSignal | undefined,
-   *   timeoutMs: number, take: (response: Response, arrived: () => void) => Promise<T>}} what
+   *   timeoutMs: number, take: (response: Response, wait: (ms: number) => void) => Promise<T>}} what
    * @returns {Promise<T>}
    */
   async ask(path, { query = [], body, headers = {}, signal, timeoutMs, take }) {
@@ -43,10 +42,16 @@ export class Http {
       if (signal?.aborted) stop();
       signal?.addEventListener("abort", stop);
       let late = false;
-      const timer = this.clock.setTimeout(() => {
-        late = true;
-        stop();
-      }, timeoutMs);
+      /** @type {unknown} */
+      let timer;
+      const wait = (/** @type {number} */ ms) => {
+        this.clock.clearTimeout(timer);
+        timer = this.clock.setTimeout(() => {
+          late = true;
+          stop();
+        }, ms);
+      };
+      wait(timeoutMs);
       try {
         const token = await this.tokens.get();
         if (token) headers["Authorization"] = `Bearer ${token}`;
@@ -59,9 +64,9 @@ export class Http {
           credentials: this.credentials,
         });
         if (!response.ok) throw await refused(response);
-        return await take(response, () => this.clock.clearTimeout(timer));
+        return await take(response, wait);
       } catch (error) {
-        if (late) throw new TellwireError("timeout", `${path}: no answer within ${timeoutMs} ms`);
+        if (late) throw new TellwireError("timeout", `${path}: nothing came for too long`);
         const { status, code } = asError(error);
         if (!again || status !== 401 || code !== "expired") throw asError(error);
         this.tokens.expire();
@@ -74,12 +79,37 @@ export class Http {
   }
 
   /**
-   * Ask for JSON.
+   * Ask for JSON. A slow line may take its time, as long as something comes.
    * @param {string} path
    * @param {{query?: Query, body?: string, signal?: AbortSignal | undefined, timeoutMs: number}} what
    * @returns {Promise<any>}
    */
   json(path, what) {
-    return this.ask(path, { ...what, take: (response) => response.json() });
+    return this.ask(path, {
+      ...what,
+      take: async (response, wait) => {
+        // What is not UTF-8 was damaged on its way.
+        const decoder = new TextDecoder("utf-8", { fatal: true });
+        let text = "";
+        for await (const part of parts(response)) {
+          wait(what.timeoutMs);
+          text += decoder.decode(part, { stream: true });
+        }
+        return JSON.parse(text + decoder.decode());
+      },
+    });
+  }
+}
+
+/**
+ * The parts of an answer as they come. (Not every browser can iterate over a body by itself.)
+ * @param {Response} response
+ */
+export async function* parts(response) {
+  const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    yield value;
   }
 }

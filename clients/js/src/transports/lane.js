@@ -10,6 +10,9 @@ const ABOUT_A_CHANNEL = new Set(["forbidden", "invalid_channel", "invalid_cursor
 /** Fewer messages than that are read again rather than asked for again. */
 const LITTLE = 100;
 
+/** Messages that are asked for at once. */
+export const PAGE_MAX = 1000;
+
 /**
  * One reading request after the other, for all channels that want the same of presence.
  *
@@ -177,9 +180,19 @@ export class Lane {
    * @param {number} [waitMs]
    * @returns {Promise<import("../wire.js").Page>}
    */
-  page(query, signal, waitMs = 0) {
-    const timeoutMs = this.host.options.tryTimeoutMs + waitMs;
-    return this.host.http.json("v1/messages", { query, signal, timeoutMs });
+  async page(query, signal, waitMs = 0) {
+    const { host } = this;
+    const { pageLimit } = host;
+    try {
+      const timeoutMs = host.options.tryTimeoutMs + waitMs;
+      const page = await host.http.json("v1/messages", { query, signal, timeoutMs });
+      host.pageLimit = Math.min(pageLimit * 2, PAGE_MAX);
+      return page;
+    } catch (error) {
+      // Over a line that is slow or bad, less may get through.
+      if (!asError(error).status) host.pageLimit = Math.max(pageLimit >> 2, 1);
+      throw error;
+    }
   }
 
   /** Take what a page has. @param {import("../wire.js").Page} page */
@@ -238,7 +251,7 @@ export class Lane {
   async #catchUp(reading, signal) {
     for (let count = LITTLE; reading.isWanted && count >= LITTLE; ) {
       try {
-        const page = await this.page(this.query([reading.channel], { ...reading.wish, limit: 1000 }), signal);
+        const page = await this.page(this.query([reading.channel], { ...reading.wish, limit: this.host.pageLimit }), signal);
         this.take(page, new Map([[reading.channel, reading]]));
         count = page.messages.length;
       } catch (error) {

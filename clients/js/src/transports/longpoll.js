@@ -11,7 +11,7 @@ export class LongPollLane extends Lane {
     // The first is answered at once, and so tells that this works.
     const wait = this.isOpen ? Math.round(options.longPollMs / 1000) : 0;
     const asked = clock.now();
-    const query = this.query(channels, { since, wait, limit: 1000, presence: this.attendance });
+    const query = this.query(channels, { since, wait, limit: this.host.pageLimit, presence: this.attendance });
     const page = await this.page(query, signal, wait * 1000);
     this.take(page);
     if (wait === 0) return live();

@@ -4,7 +4,7 @@ import { Lane } from "./lane.js";
 export class PollLane extends Lane {
   /** @override @param {import("./lane.js").Turn} turn */
   async read({ channels, since, signal, live }) {
-    const page = await this.page(this.query(channels, { since, limit: 1000, presence: this.attendance }), signal);
+    const page = await this.page(this.query(channels, { since, limit: this.host.pageLimit, presence: this.attendance }), signal);
     this.take(page);
     live();
     // As long as there is something there may be more.

@@ -1,5 +1,6 @@
 import { split } from "../cursor.js";
 import { TellwireError, closed } from "../errors.js";
+import { parts } from "../http.js";
 import { SseParser } from "../sse-parser.js";
 import { Lane } from "./lane.js";
 
@@ -8,39 +9,25 @@ export class SseLane extends Lane {
   /** @override @param {import("./lane.js").Turn} turn */
   async read({ channels, since, signal, live }) {
     const { http, clock, options } = this.host;
-    const parser = new SseParser((event) => this.#take(event));
-    const silence = new AbortController();
-    const stop = () => silence.abort();
-    signal.addEventListener("abort", stop);
-    /** @type {unknown} */
-    let watchdog;
+    const parser = new SseParser((event) => this.#take(event), true);
     try {
       await http.ask("v1/events", {
         query: this.query(channels, { since, envelope: 1, presence: this.attendance }),
         headers: { Accept: "text/event-stream" },
-        signal: silence.signal,
+        signal,
         timeoutMs: options.tryTimeoutMs,
-        take: async (response, arrived) => {
-          const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
-          for (;;) {
-            const { done, value } = await reader.read();
-            if (done) break;
+        take: async (response, wait) => {
+          for await (const part of parts(response)) {
             // A proxy that keeps the stream to itself passes on its head at once: only what comes in it counts.
-            if (watchdog === undefined) {
-              arrived();
-              live();
-            }
+            live();
             this.heardAt = clock.now();
-            clock.clearTimeout(watchdog);
-            watchdog = clock.setTimeout(stop, options.heartbeatMs * 2.5);
-            parser.feed(value);
+            wait(options.heartbeatMs * 2.5);
+            parser.feed(part);
             if (signal.aborted) return;
           }
         },
       });
     } finally {
-      clock.clearTimeout(watchdog);
-      signal.removeEventListener("abort", stop);
       if (parser.lastEventId) this.reached(parser.lastEventId);
     }
     if (!signal.aborted) {
