@@ -7,16 +7,20 @@ export class SseParser {
   lastEventId = "";
   /** @type {number | null} */
   retryMs = null;
-  #decoder = new TextDecoder();
+  #decoder;
   #rest = "";
   #cr = false;
   #id = "";
   #event = "";
   #data = "";
 
-  /** @param {(event: {event: string, data: string, id: string}) => void} dispatch */
-  constructor(dispatch) {
+  /**
+   * @param {(event: {event: string, data: string, id: string}) => void} dispatch
+   * @param {boolean} [fatal] Whether bytes that are not UTF-8 are an error, and not replaced as the standard has it.
+   */
+  constructor(dispatch, fatal = false) {
     this.dispatch = dispatch;
+    this.#decoder = new TextDecoder("utf-8", { fatal });
   }
 
   /** @param {Uint8Array} chunk */
@@ -45,9 +49,10 @@ export class SseParser {
   }
 
   #end() {
-    this.lastEventId = this.#id;
     const [event, data] = [this.#event || "message", this.#data];
     this.#event = this.#data = "";
     if (data !== "") this.dispatch({ event, data: data.slice(0, -1), id: this.#id });
+    // Not before: what could not be taken was not had.
+    this.lastEventId = this.#id;
   }
 }

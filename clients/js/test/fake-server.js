@@ -23,6 +23,8 @@ export class FakeServer {
   /** Makes the answer to a request or command, in place of the usual one. @type {(what: string, fields: any) => any} */
   answer = () => undefined;
   heartbeatMs = 25_000;
+  /** What becomes of bytes on their way down; of a frame, undefined is one that cannot be read. @type {(bytes: Uint8Array) => Uint8Array | undefined} */
+  damage = (bytes) => bytes;
   fuse = Infinity;
   onBurn = () => {};
   /** @type {Map<string, string>} */
@@ -147,7 +149,7 @@ export class FakeServer {
     if (method === "POST") {
       const answers = fields.map((/** @type {any} */ each) => this.publish(each.channel, each.data, each));
       if (!this.cross()) throw refusal;
-      return json(answers);
+      return new Response(/** @type {BodyInit} */ (this.damage(new TextEncoder().encode(JSON.stringify(answers)))));
     }
     if (channels.length === 0) return json({ code: "bad_request", detail: "channel is missing" }, 400);
     const since = query.get("since");
@@ -177,7 +179,7 @@ export class FakeServer {
       }
     }
     if (!this.cross()) throw refusal;
-    return json(now);
+    return new Response(/** @type {BodyInit} */ (this.damage(new TextEncoder().encode(JSON.stringify(now)))));
   };
 
   /** @param {string[]} channels @param {string | null} since @param {AbortSignal} signal */
@@ -197,7 +199,7 @@ export class FakeServer {
       stream.isDead ||= this.blocked.sse === "buffer";
       if (stream.isDead || !this.connections.has(stream) || !this.cross()) return;
       // Cut in two, as a network does.
-      const bytes = encoder.encode(text);
+      const bytes = this.damage(encoder.encode(text)) ?? encoder.encode(text);
       controller.enqueue(bytes.slice(0, bytes.length / 2));
       controller.enqueue(bytes.slice(bytes.length / 2));
     };
@@ -289,7 +291,8 @@ class FakeSocket {
   /** @param {any} push */
   write(push) {
     if (this.isDead || this.readyState !== 1 || !this.server.cross()) return;
-    queueMicrotask(() => this.onmessage?.({ data: JSON.stringify(push) }));
+    const bytes = this.server.damage(new TextEncoder().encode(JSON.stringify(push)));
+    queueMicrotask(() => (bytes ? this.onmessage?.({ data: new TextDecoder().decode(bytes) }) : this.onerror?.({})));
   }
 
   /** @param {any} message */

@@ -87,3 +87,74 @@ test("anything at any time, on any transport", async () => {
     assert.equal(clock.pending, 0, `seed ${seed}: a timer is left`);
   }
 });
+
+/** Set the highest bit of the byte at which `text` stands, or of the first. @param {string} text @param {boolean} [isFirst] */
+function damaging(text, isFirst = false) {
+  return (/** @type {Uint8Array} */ bytes) => {
+    const at = Buffer.from(bytes).indexOf(text);
+    return at < 0 ? bytes : bytes.with(isFirst ? 0 : at, (bytes[isFirst ? 0 : at] ?? 0) | 0x80);
+  };
+}
+
+for (const transport of ALL) {
+  test(`what was damaged on its way is read again: ${transport}`, async () => {
+    const { clock, server, client } = world([transport]);
+    const had = collect(client, "a");
+    await clock.advance(100);
+    // A text inside of a frame is checked before the client sees it.
+    server.damage = damaging("theirs 5", transport === "websocket");
+    for (let number = 0; number < 10; number += 1) server.publish("a", `theirs ${number}`);
+    await clock.advance(2500);
+    assert.ok(!had.includes("theirs 6"));
+    server.damage = (bytes) => bytes;
+    await clock.advance(30_000);
+    assert.deepEqual(had, server.log.map(({ data }) => data));
+    assert.equal(client.state.state, "connected");
+    client.close();
+    await clock.advance(0);
+    assert.equal(clock.pending, 0);
+  });
+}
+
+test("an answer to a publish that was damaged is one that did not come", async () => {
+  for (const transport of ALL) {
+    const { clock, server, client } = world([transport]);
+    await clock.advance(100);
+    let left = 1;
+    server.damage = (bytes) => {
+      const isAnswer = Buffer.from(bytes).includes('"position"');
+      return isAnswer && left-- > 0 ? bytes.slice(1) : bytes;
+    };
+    const answer = client.publish("a", 1);
+    await clock.advance(30_000);
+    assert.deepEqual(Object.keys(await answer), ["position", "duplicate"]);
+    assert.equal(server.log.length, 1);
+    client.close();
+  }
+});
+
+test("what comes after a frame that cannot be read is not taken", async () => {
+  const { clock, server, client } = world(["websocket"]);
+  const had = collect(client, "a");
+  await clock.advance(0);
+  server.damage = (bytes) => (Buffer.from(bytes).includes("theirs 5") ? undefined : bytes);
+  for (let number = 0; number < 10; number += 1) server.publish("a", `theirs ${number}`);
+  await clock.advance(0);
+  assert.equal(had.length, 5);
+  server.damage = (bytes) => bytes;
+  await clock.advance(5000);
+  assert.deepEqual(had, server.log.map(({ data }) => data));
+  client.close();
+});
+
+test("over a line on which only little gets through at once, all of it comes in the end", async () => {
+  for (const transport of /** @type {const} */ (["longpoll", "poll"])) {
+    const { clock, server, client } = world([transport]);
+    for (let number = 0; number < 300; number += 1) server.publish("a", `theirs ${number}`);
+    server.damage = (bytes) => (bytes.length > 1500 ? bytes.slice(0, 1000) : bytes);
+    const had = collect(client, "a", { since: "earliest" });
+    await clock.advance(3_600_000);
+    assert.deepEqual(had, server.log.map(({ data }) => data));
+    client.close();
+  }
+});

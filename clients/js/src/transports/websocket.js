@@ -64,9 +64,18 @@ export class WebSocketTransport {
           return this.#sync();
         }).then(resolve, reject);
       };
-      socket.onmessage = (event) => this.#receive(JSON.parse(event.data));
+      socket.onmessage = ({ data }) => {
+        let push;
+        try {
+          push = JSON.parse(data);
+        } catch (error) {
+          return this.#end(asError(error)); // it was damaged on its way, and with it the place in the log
+        }
+        this.#receive(push);
+      };
       socket.onclose = (event) => this.#end(this.#said ?? closed(event.code, event.reason));
-      socket.onerror = () => {}; // a close follows
+      // A close follows; but in Node, messages after one that was damaged may come before it.
+      socket.onerror = () => this.#end(this.#said ?? closed(1006));
     });
     this.#isOpen = true;
     this.#over = (error) => host.lost(this, error);
