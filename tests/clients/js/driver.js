@@ -28,12 +28,23 @@ function room(channel) {
   return made;
 }
 
+/** What a browser has: here it tells of nothing but `online`. */
+const browser = new EventTarget();
+
 /** @type {Record<string, (fields: any) => any>} */
 const does = {
-  open({ url, tokens, ...options }) {
+  open({ url, tokens, isImpatient, ...options }) {
+    // A browser that is online again has the client come back at once, and not wait for longer and longer.
+    if (isImpatient) {
+      globalThis.addEventListener = browser.addEventListener.bind(browser);
+      globalThis.removeEventListener = browser.removeEventListener.bind(browser);
+    }
     const token = tokens && (() => tokens.shift());
     client = new Tellwire(url, { ...options, ...(token && { token }) });
     client.on("state", (state) => tell({ on: "state", ...state, code: /** @type {any} */ (state).error?.code }));
+    client.on("state", ({ state }) => {
+      if (isImpatient && state === "disconnected") setTimeout(() => browser.dispatchEvent(new Event("online")), 50);
+    });
     client.on("signal", (signal) => tell({ on: "signal", ...signal }));
   },
   async subscribe({ channel, ...options }) {

@@ -1,13 +1,23 @@
-"""A TCP proxy that is between client and server, and forbids, cuts and swallows as it is told to."""
+"""A TCP proxy that is between client and server, and does to the line what it is told to.
+
+It can forbid, cut, swallow, slow down, delay, tear apart and damage. Damage sets the highest bit of a byte that the
+server sent, where nearly everything is ASCII: a frame, a head, a chunk's length or a text is then broken for certain.
+A damage that leaves a text valid, such as one digit for another, nobody can see without TLS.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import threading
+import time
 from typing import Self
 
 HEAD_MAX_BYTES = 65_536
+TORN_MAX_BYTES = 7
+DAMAGE_EVERY_MAX_BYTES = 4000
+SLICES_PER_S = 20
 
 
 class Proxy:
@@ -25,6 +35,16 @@ class Proxy:
         """Answers to requests whose first line has one of these in it do not get past their head."""
         self.is_silent = False
         """Whether nothing is passed on; the connections stay open."""
+        self.rate: int | None = None
+        """Bytes a second that each connection passes on each way."""
+        self.delay_s = 0.0
+        """For how long each piece is held."""
+        self.is_torn = False
+        """Whether everything is passed on in pieces of a few bytes."""
+        self.damages = 0
+        """Bytes of the server's that are still to be damaged."""
+        self._chance = random.Random(port)
+        self._until_damage = 0
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port = self._listener.getsockname()[1]
         self._sockets: set[socket.socket] = set()
@@ -76,12 +96,13 @@ class Proxy:
                 with socket.create_connection(("127.0.0.1", self.upstream)) as server:
                     with self._lock:
                         self._sockets.add(server)
+                    for each in (client, server):
+                        each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     state = {"buffers": False}
                     back = self._start(self._answer, server, client, state)
                     while head and not self._is(self.forbidden, head):
                         state["buffers"] = self._is(self.buffered, head)
-                        if not self.is_silent:
-                            server.sendall(head)
+                        self._pass(head, server)
                         head = client.recv(HEAD_MAX_BYTES)
                     server.shutdown(socket.SHUT_RDWR)
                     back.join()
@@ -94,13 +115,40 @@ class Proxy:
     def _answer(self, server: socket.socket, client: socket.socket, state: dict[str, bool]) -> None:
         with contextlib.suppress(OSError):
             while data := server.recv(HEAD_MAX_BYTES):
-                if self.is_silent:
-                    continue
                 if state["buffers"]:
                     data = data.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if data.startswith(b"HTTP/") else b""
-                client.sendall(data)
+                self._pass(self._damaged(data), client)
         with contextlib.suppress(OSError):
             client.shutdown(socket.SHUT_RDWR)
+
+    def _pass(self, data: bytes, to: socket.socket) -> None:
+        """Pass it on as the line is now; that may change before all of it has gone."""
+        while data and not self.is_silent:
+            rate = self.rate
+            if self.is_torn:
+                piece = data[: self._chance.randint(1, TORN_MAX_BYTES)]
+            else:
+                piece = data if rate is None else data[: rate // SLICES_PER_S]
+            # These waits are the line's own, which is what is tested: nothing is waited for with them.
+            if self.delay_s:
+                time.sleep(self.delay_s)
+            if rate is not None:
+                time.sleep(len(piece) / rate)
+            to.sendall(piece)
+            data = data[len(piece) :]
+
+    def _damaged(self, data: bytes) -> bytes:
+        with self._lock:
+            if self.damages == 0 or self.is_silent:
+                return data
+            if len(data) <= self._until_damage:
+                self._until_damage -= len(data)
+                return data
+            damaged = bytearray(data)
+            damaged[self._until_damage] ^= 0x80
+            self.damages -= 1
+            self._until_damage = self._chance.randrange(DAMAGE_EVERY_MAX_BYTES)
+            return bytes(damaged)
 
     @staticmethod
     def _is(texts: set[str], head: bytes) -> bool:
