@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from tellwire.brokers.redis_url import RedisPlace
+from tellwire.errors import Unavailable
 from tellwire.presence import make_presence as make_presence_of
-from tellwire.presence.base import Presence
+from tellwire.presence.base import Counts, Presence
 from tellwire.presence.redis import RedisPresence
-from tellwire.testing.members import MakePresence, PresenceContract
+from tellwire.testing.harness import on_loop
+from tellwire.testing.members import MakePresence, PresenceContract, member, opened
 from tellwire.testing.members_left import LastingPresenceContract, SharedPresenceContract
 from tellwire.testing.members_model import PresenceModelContract
 from tests.redis_servers import RedisServer, needs_redis, redis_server
@@ -47,3 +50,45 @@ def test_redis_presence_lies_beside_the_log() -> None:
     presence = make_presence_of("redis://127.0.0.1:1/3?prefix=mine")
     assert isinstance(presence, RedisPresence)
     assert (presence.place.db, presence.place.prefix) == (3, "mine")
+
+
+@on_loop
+async def test_redis_presence_hands_members_out_once_over_cut_connections(server: RedisServer) -> None:
+    place = RedisPlace.parse(f"{server.url}?prefix=cut&timeout=20")
+    async with opened(RedisPresence(place)) as one, opened(RedisPresence(place), "n2") as two:
+        entered = [member(f"room{number % 5}", f"c{number}", f"u{number % 7}", since=number) for number in range(500)]
+        for half in (entered[:250], entered[250:]):
+            enters = [asyncio.ensure_future(one.enter(each)) for each in half]
+            await enters[20]
+            await asyncio.to_thread(server.command, "CLIENT KILL TYPE normal")
+            assert await asyncio.gather(*enters) == [None] * 250, "what is sent again is not its own predecessor"
+        leaves = [asyncio.ensure_future(each.leave(m.channel, m.client)) for m in entered for each in (one, two)]
+        for at in (50, 400, 900):
+            await leaves[at]
+            await asyncio.to_thread(server.command, "CLIENT KILL TYPE normal")
+        gone = [left for left in await asyncio.gather(*leaves) if left is not None]
+        assert sorted(gone, key=lambda each: each.since) == entered
+        assert [await one.count(f"room{number}") for number in range(5)] == [Counts(0, 0)] * 5
+
+
+@on_loop
+async def test_redis_presence_standing_still_changes_nothing_later(server: RedisServer) -> None:
+    place = RedisPlace.parse(f"{server.url}?prefix=still&timeout=0.5")
+    async with opened(RedisPresence(place)) as presence:
+        await presence.enter(member("room", "c1"))
+        server.pause()
+        try:
+            with pytest.raises(Unavailable):
+                await presence.leave("room", "c1")
+            with pytest.raises(Unavailable):
+                await presence.enter(member("room", "c2"))
+        finally:
+            server.go_on()
+        while True:
+            try:
+                found = await presence.members("room", 10)
+                break
+            except Unavailable:
+                continue
+        assert [each.client for each in found] == ["c1"]
+        assert await presence.leave("room", "c1") is not None
