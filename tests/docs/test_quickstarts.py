@@ -48,14 +48,20 @@ def say(tab: Page, text: str) -> None:
     tab.get_by_role("button", name="Send").click()
 
 
+@pytest.mark.parametrize("broker", ["memory", "sqlite"])
 def test_two_windows_talk_over_a_restart(
-    tmp_path: Path, start_server: Callable[..., Server], complaints: Complaints, open_page: Callable[[], Page]
+    broker: str,
+    tmp_path: Path,
+    start_server: Callable[..., Server],
+    complaints: Complaints,
+    open_page: Callable[[], Page],
 ) -> None:
     port = free_port()
     page = file(QUICK_STARTS, "talk.html").replace("127.0.0.1:8000", f"127.0.0.1:{port}")
     (tmp_path / "talk.html").write_text(page)
     with folder_server(tmp_path) as origin:
-        settings = {"server": {"port": port, "origins": [origin]}, "limits": {"drain_s": 0.1}}
+        url = "memory://" if broker == "memory" else f"sqlite:///{tmp_path / 'talk.db'}"
+        settings = {"server": {"port": port, "origins": [origin], "broker": url}, "limits": {"drain_s": 0.1}}
         server = start_server(**settings)
         tabs = [open_page(), open_page()]
         for tab in tabs:
@@ -75,6 +81,7 @@ def test_two_windows_talk_over_a_restart(
         for tab in tabs:
             expect(tab.locator("li").last).to_have_text("while you were away", timeout=WATCHDOG_MS)
             expect(tab.get_by_text("while you were away")).to_have_count(1)
+            expect(tab.get_by_text("something may be missing")).to_have_count(1 if broker == "memory" else 0)
         for tab in tabs:
             tab.goto("about:blank")
         assert again.stop() == 0
