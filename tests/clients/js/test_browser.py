@@ -145,6 +145,54 @@ def test_falls_back_from_transport_to_transport_and_remembers(
         page.evaluate("() => client.close()")
 
 
+@pytest.mark.parametrize("count", [84, pytest.param(560, marks=pytest.mark.soak)])
+def test_nothing_is_lost_or_doubled_on_a_bad_line(
+    page: Page, start_server: Callable[..., Server], channel: str, complaints: Complaints, count: int
+) -> None:
+    complaints.allow(*WHILE_AWAY, "WebSocket connection")
+    server = start_server(limits={"heartbeat_s": 1, "sse_retry_ms": 50})
+    mine = f"{channel}-mine"
+    sent = 0
+
+    def flow() -> None:
+        nonlocal sent
+        numbers = list(range(sent, sent + count))
+        sent += count
+        page.evaluate("([channel, all]) => all.forEach((data) => client.publish(channel, data))", [mine, numbers])
+        server.publish_all([{"channel": channel, "data": number} for number in numbers])
+
+    with Proxy(server.port) as proxy:
+        options = {"tryTimeoutMs": 3000, "longPollMs": 1000, "upgradeAfterMs": 600_000, "outboxMaxMessages": 20_000}
+        open_client(page, proxy, [channel, mine], **options)
+        # It is not to wait for longer and longer.
+        page.evaluate(
+            """() => client.on("state", ({ state }) => {
+                if (state === "disconnected") setTimeout(() => dispatchEvent(new Event("online")), 50);
+            })"""
+        )
+        for transport, forbidden in (
+            ("websocket", set[str]()),
+            ("sse", {"/v1/ws"}),
+            ("longpoll", {"/v1/ws", "/v1/events"}),
+        ):
+            proxy.forbidden = forbidden
+            proxy.damages, proxy.is_torn = 2, True
+            if forbidden:
+                proxy.cut()
+            flow()
+            flow()
+            wait_messages(page, channel, list(range(sent)))
+            wait_messages(page, mine, list(range(sent)))
+            proxy.damages, proxy.is_torn = 0, False
+            # What was damaged may have had it look elsewhere: only what is forbidden is never used.
+            flow()
+            wait_messages(page, channel, list(range(sent)))
+            wait_messages(page, mine, list(range(sent)))
+            assert page.evaluate("() => client.state.transport") not in TRANSPORTS[: TRANSPORTS.index(transport)]
+        assert page.evaluate("() => gaps") == []
+        page.evaluate("() => client.close()")
+
+
 def test_a_reload_keeps_the_client_id(page: Page, server: Server, channel: str) -> None:
     open_client(page, server, [channel], transports=["websocket"])
     first = page.evaluate("() => client.client")

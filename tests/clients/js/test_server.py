@@ -185,3 +185,30 @@ def test_a_process_ends_when_its_client_is_closed(server: Server, transport: str
     command = ["node", "--experimental-websocket", "--no-warnings", "--input-type=module", "-e", LIVE, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+ROUNDS = """
+const { Tellwire } = await import(process.argv[1]);
+const names = ["websocket", "sse", "longpoll", "poll"];
+for (let round = 0; round < 1000; round += 1) {
+  const client = new Tellwire(process.argv[2], { transports: [names[round % 4]] });
+  const subscription = client.subscribe("rounds");
+  client.publish("rounds", round, { ephemeral: true }).catch(() => {});
+  client.presence("rounds");
+  // Closed before, while and after it connects.
+  const turns = round % 29;
+  if (turns === 28) await subscription.ready;
+  else for (let turn = 0; turn < turns; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+  client.close();
+}
+for (let turn = 0; turn < 100; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+console.log(process.getActiveResourcesInfo().filter((name) => name === "Timeout").length, "timers");
+"""
+
+
+def test_a_thousand_rounds_leave_nothing_that_keeps_a_process(server: Server) -> None:
+    # A connection that is left keeps it from ending; what nobody handles is told on standard error.
+    arguments = [(CLIENT / "src" / "tellwire.js").as_uri(), url(server)]
+    flags = ["--experimental-websocket", "--disable-warning=ExperimentalWarning", "--input-type=module"]
+    done = subprocess.run(["node", *flags, "-e", ROUNDS, *arguments], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0 timers\n", "")
