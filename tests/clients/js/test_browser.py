@@ -150,7 +150,10 @@ def test_nothing_is_lost_or_doubled_on_a_bad_line(
     page: Page, start_server: Callable[..., Server], channel: str, complaints: Complaints, count: int
 ) -> None:
     complaints.allow(*WHILE_AWAY, "WebSocket connection")
-    server = start_server(limits={"heartbeat_s": 1, "sse_retry_ms": 50})
+    server = start_server(
+        limits={"heartbeat_s": 1, "sse_retry_ms": 50},
+        namespaces=[{"name": "default", "history_messages": 20_000}],
+    )
     mine = f"{channel}-mine"
     sent = 0
 
