@@ -170,6 +170,9 @@ def test_presence_and_signals_outlive_the_server(
     assert bob.wait_for("signal")["data"] == "before"
     server.kill()
     server.wait()
+    # One that polls would else not notice, if it was not running meanwhile.
+    for each in (ann, bob):
+        each.wait_for("state", lambda event: event["state"] == "disconnected")
     server = start_server(**{**settings, "server": {**settings["server"], "port": server.port}})
     ann.wait_connected("websocket")
     bob.wait_connected(transport)
