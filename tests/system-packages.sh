@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages that the tests need: a browser, curl, node with npm, and Redis.
+# Installs the Debian packages that the tests need: a browser, curl, node with npm, Redis and nginx.
 # Without the right to install them it says so; under CI=true it fails then.
 set -u
 
@@ -9,6 +9,7 @@ command -v curl >/dev/null || missing="$missing curl"
 command -v node >/dev/null || missing="$missing nodejs"
 command -v npm >/dev/null || missing="$missing npm"
 command -v redis-server >/dev/null || missing="$missing redis-server"
+[ -x /usr/sbin/nginx ] || command -v nginx >/dev/null || missing="$missing nginx-light"
 [ -z "$missing" ] && exit 0
 
 give_up() {
@@ -35,7 +36,10 @@ if ! { $as_root apt-get update && DEBIAN_FRONTEND=noninteractive $as_root apt-ge
     tail -n 20 "$log" >&2
     give_up "apt-get could not install:$missing"
 fi
-# The tests start servers of their own; the package's is not needed.
+# The tests start servers of their own; the packages' are not needed.
 case "$missing" in
 *redis-server*) $as_root systemctl disable --now redis-server >/dev/null 2>&1 || : ;;
+esac
+case "$missing" in
+*nginx*) $as_root systemctl disable --now nginx >/dev/null 2>&1 || : ;;
 esac

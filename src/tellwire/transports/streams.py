@@ -17,7 +17,7 @@ from tellwire.protocol.pushes import Closing, GapPush
 from tellwire.subscriber import Subscriber
 from tellwire.transports.direct import RESPONSE, DirectResponse
 from tellwire.transports.requests import Answer, Endpoint, Query, RawHeaders, Receive, Scope, Send
-from tellwire.transports.writer import SocketWriter
+from tellwire.transports.writer import SLOT_MAX_BYTES, SocketWriter
 
 StreamEncoding = EventStreamEncoding | LinesEncoding
 
@@ -81,9 +81,9 @@ class DirectStreamDoor(SocketWriter):
 
 
 class AsgiStreamDoor:
-    """A stream through ASGI: what is written waits in one slot until the server has sent it."""
+    """A stream through ASGI: what is written waits, bounded, until the server has sent it."""
 
-    hears = False
+    hears = True  # a peer that lives takes the sign of life that it is sent
 
     def __init__(self, node: Node, encoding: StreamEncoding) -> None:
         self.writable = True
@@ -91,6 +91,7 @@ class AsgiStreamDoor:
         self.subscriber: Subscriber | None = None
         self._node = node
         self._out: list[bytes] = []
+        self._size = 0  # bytes in it, and in what is being sent
         self._ends = False
         self._is_dead = False
         self._wake = asyncio.Event()
@@ -98,7 +99,8 @@ class AsgiStreamDoor:
 
     def write(self, batch: bytes) -> None:
         self._out.append(batch)
-        self.writable = False
+        self._size += len(batch)
+        self.writable = self._size < SLOT_MAX_BYTES and not self._ends
         self._wake.set()
 
     def close(self, code: CloseCode, reason: str, reconnect_in_ms: int | None = None) -> None:
@@ -106,6 +108,7 @@ class AsgiStreamDoor:
             self._node.dismiss(self.subscriber, code, reason)
             self.write(self.encoding.push(Closing(code, reason, reconnect_in_ms)))
             self._ends = True
+            self.writable = False
             if code is CloseCode.DEAD and self._serving is not None:
                 # The server waits for a socket that takes nothing; the way out is not to complete the response.
                 self._is_dead = True
@@ -124,10 +127,12 @@ class AsgiStreamDoor:
                     return
                 out, self._out = self._out, []
                 ends = self._ends  # else what says why is still to be sent
-                await send({"type": "http.response.body", "body": b"".join(out), "more_body": not ends})
+                body = b"".join(out)
+                await send({"type": "http.response.body", "body": body, "more_body": not ends})
                 if ends:
                     return
-                self.writable = True
+                self._size -= len(body)
+                self.writable = self._size < SLOT_MAX_BYTES and not self._ends
                 self.subscriber.silent_beats = 0
                 self.subscriber.advance()
         except asyncio.CancelledError:

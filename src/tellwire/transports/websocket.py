@@ -19,6 +19,7 @@ from tellwire.transports.conversation import Conversation
 from tellwire.transports.direct import WEBSOCKET, Connections, DirectWebSocketProtocol
 from tellwire.transports.frames import FrameProtocol
 from tellwire.transports.requests import Query, Receive, Scope, Send, handshake, problem
+from tellwire.transports.writer import SLOT_MAX_BYTES
 
 TRANSPORT = "websocket"
 
@@ -125,9 +126,9 @@ def _close_code(exc: TellwireError) -> CloseCode:
 
 
 class AsgiWebSocketDoor:
-    """A WebSocket through ASGI: what is written waits in one slot until the server has sent it."""
+    """A WebSocket through ASGI: what is written waits, bounded, until the server has sent it."""
 
-    hears = False  # heartbeats are the server's affair
+    hears = True  # a peer that lives takes the heartbeat that it is sent; whether it answers is the server's affair
 
     def __init__(self, node: Node, caller: Caller, codec: Codec, receive: Receive, send: Send) -> None:
         self.writable = True
@@ -150,7 +151,7 @@ class AsgiWebSocketDoor:
 
     def write(self, batch: tuple[bytes, ...]) -> None:
         self._keep(batch)
-        self.writable = False
+        self.writable = self._size < SLOT_MAX_BYTES and self._close is None
 
     def send(self, push: Push) -> None:
         self._keep(self._encoding.push(push))
@@ -215,11 +216,11 @@ class AsgiWebSocketDoor:
             self._wake.clear()
             while self._out:
                 payload = self._out.popleft()
-                self._size -= len(payload)
                 if self._codec.binary:
                     await self._send({"type": "websocket.send", "bytes": payload})
                 else:
                     await self._send({"type": "websocket.send", "text": payload.decode()})
+                self._size = max(0, self._size - len(payload))
             if self._close is not None:
                 code, reason = self._close
                 with contextlib.suppress(Exception):  # servers differ in what they raise when the peer is gone already
@@ -227,6 +228,7 @@ class AsgiWebSocketDoor:
                 return
             self._drained.set()
             self.writable = True
+            self.subscriber.silent_beats = 0
             self.subscriber.advance()
 
 

@@ -7,6 +7,10 @@ import os
 
 _write = os.write
 
+SLOT_MAX_BYTES = 16 * 1024
+"""What may wait for a server that sends for us (plain ASGI) before a reader counts as one whose socket is full: what a
+socket's buffer does under our own. One batch was too little: an ephemeral message behind another was always lost."""
+
 KEPT_MAX_BYTES = 256 * 1024
 """What may wait in the transport's buffer before no more commands are read from a peer that reads no answers."""
 
