@@ -63,7 +63,8 @@ class Server:
     metrics_open: bool = False
     """Show /metrics to everybody who can reach the server; else only to operators (admin: metrics)."""
     broker: str = "memory://"
-    """Where messages are kept: memory:// forgets them with the process, sqlite:///path keeps them in a file."""
+    """Where messages are kept: memory:// forgets them with the process, sqlite:///path keeps them in a file,
+    redis://host shares them among nodes."""
     tls_cert: str | None = None
     """PEM file with the certificate, and those above it; TLS and HTTP/2 are on where it is given."""
     tls_key: str | None = None
