@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Page
 
 from tests.browser.conftest import Complaints
 from tests.clients.js.driver import Driver
-from tests.clients.js.nginx import Nginx, find_nginx
 from tests.clients.js.test_browser import open_client, wait_connected, wait_messages
+from tests.nginx import BARE, CHUNKED, DEAF, DOCUMENTED, FORBIDDING, Through, through
 from tests.serving import Server
 
-BARE = ""
-"""Nothing but proxy_pass: HTTP/1.0 to the server, no Upgrade, buffering on; but X-Accel-Buffering is listened to."""
-
-DEAF = "proxy_ignore_headers X-Accel-Buffering;"
-"""The same, but that streams are buffered whatever the server says."""
-
-FORBIDDING = "if ($http_upgrade) { return 403; }"
-"""WebSocket is refused by name."""
-
-CHUNKED = """proxy_http_version 1.1;
-    proxy_set_header Connection "";
-    proxy_ignore_headers X-Accel-Buffering;"""
-"""Streams are buffered, but come in chunks (HTTP/1.1): nginx passes each of them on when it has all of it."""
-
-DOCUMENTED = """proxy_http_version 1.1;
-    proxy_set_header Upgrade $http_upgrade;
-    proxy_set_header Connection "upgrade";"""
-"""WebSocket is passed on."""
+__all__ = ["through"]
 
 CASES = [
     pytest.param(BARE, "sse", id="bare"),
@@ -45,21 +25,6 @@ CASES = [
 
 # No better transport is to be tried again while the tests look, since none would get through.
 OPTIONS = {"tryTimeoutMs": 3000, "longPollMs": 1000, "upgradeAfterMs": 600_000}
-
-Through = Callable[[Server, str], Nginx]
-
-
-@pytest.fixture
-def through(tmp_path: Path) -> Iterator[Through]:
-    """Put nginx in front of a server; without one the tests are skipped, but in CI they fail."""
-    path = find_nginx()
-    if path is None:
-        sentence = "there is no nginx here: install it with `sudo apt-get install nginx-light`"
-        if os.environ.get("CI") == "true":
-            pytest.fail(sentence)
-        pytest.skip(sentence)
-    with ExitStack() as stack:
-        yield lambda server, location: stack.enter_context(Nginx(path, tmp_path, server.port, location))
 
 
 @pytest.mark.parametrize(("location", "transport"), CASES)

@@ -6,8 +6,14 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
+
+import pytest
+
+from tests.serving import Server
 
 PATHS = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
 
@@ -35,6 +41,25 @@ http {{
   }}
 }}
 """
+
+BARE = ""
+"""Nothing but proxy_pass: HTTP/1.0 to the server, no Upgrade, buffering on; but X-Accel-Buffering is listened to."""
+
+DEAF = "proxy_ignore_headers X-Accel-Buffering;"
+"""The same, but that streams are buffered whatever the server says."""
+
+FORBIDDING = "if ($http_upgrade) { return 403; }"
+"""WebSocket is refused by name."""
+
+CHUNKED = """proxy_http_version 1.1;
+    proxy_set_header Connection "";
+    proxy_ignore_headers X-Accel-Buffering;"""
+"""Streams are buffered, but come in chunks (HTTP/1.1): nginx passes each of them on when it has all of it."""
+
+DOCUMENTED = """proxy_http_version 1.1;
+    proxy_set_header Upgrade $http_upgrade;
+    proxy_set_header Connection "upgrade";"""
+"""WebSocket is passed on."""
 
 STOP_S = 20
 """Seconds after which one that should end is taken for hung."""
@@ -76,3 +101,19 @@ class Nginx:
         assert self._process.poll() is None, f"nginx has ended by itself: {self._log.read_text()}"
         self._process.terminate()
         self._process.wait(STOP_S)
+
+
+Through = Callable[[Server, str], Nginx]
+
+
+@pytest.fixture
+def through(tmp_path: Path) -> Iterator[Through]:
+    """Put nginx in front of a server; without one the tests are skipped, but in CI they fail."""
+    path = find_nginx()
+    if path is None:
+        sentence = "there is no nginx here: install it with `sudo apt-get install nginx-light`"
+        if os.environ.get("CI") == "true":
+            pytest.fail(sentence)
+        pytest.skip(sentence)
+    with ExitStack() as stack:
+        yield lambda server, location: stack.enter_context(Nginx(path, tmp_path, server.port, location))
