@@ -142,7 +142,7 @@ def test_log_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     ("args", "says"),
     [
         (["--port", "http"], "--port: port takes a whole number from 0 to 65535, not 'http'"),
-        (["--broker", "redis://x"], "--broker: 'redis://x' names no broker"),
+        (["--broker", "pigeon://x"], "--broker: 'pigeon://x' names no broker"),
         (["--namespace", "chat"], "--namespace: 'chat' is not NAME:KEY=VALUE"),
         (["--config", "/nowhere.toml"], "/nowhere.toml: the settings file cannot be read"),
     ],
