@@ -189,14 +189,13 @@ class Node:
             caller.become(caller.identity, secrets.token_urlsafe(16))
         subscriber = Subscriber(self.hub, door, encoding, caller)
         caller.since = time.time()
-        loop = asyncio.get_running_loop()
         if caller.identity is not None:
             self._settle(subscriber, caller.identity)
             if self.entrance.revocations.concern(caller.identity, caller.known):
                 # It was on its way in when the others were cut.
-                loop.call_soon(door.close, CloseCode.REVOKED, "revoked")
+                asyncio.get_running_loop().call_soon(door.close, CloseCode.REVOKED, "revoked")
         else:
-            caller.timer = loop.call_later(self.limits.connect_s, self._lose_patience, subscriber)
+            caller.timer = asyncio.get_running_loop().call_later(self.limits.connect_s, self._lose_patience, subscriber)
         self.hub.enter(subscriber, beats=beats)
         return subscriber
 
