@@ -13,6 +13,7 @@ import secrets
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -51,6 +52,10 @@ class Certificate(NamedTuple):
         return context
 
 
+KEPT_S = 10.0
+"""Seconds without a publish after which another connection is opened for the next: a server closes idle ones."""
+
+
 class Server:
     """A server process.
 
@@ -81,6 +86,7 @@ class Server:
         self.port = int(line)
         self.pid = self._process.pid
         self._publisher: Http | None = None
+        self._published_at = 0.0
 
     @property
     def log(self) -> str:
@@ -101,8 +107,12 @@ class Server:
 
     def publish_all(self, messages: list[dict[str, Any]]) -> list[str]:
         """Publish a list over HTTP; return the positions."""
+        if self._publisher is not None and time.monotonic() - self._published_at > KEPT_S:
+            self._publisher.close()
+            self._publisher = None
         if self._publisher is None:
             self._publisher = Http(self)
+        self._published_at = time.monotonic()
         body = json.dumps(messages, ensure_ascii=False).encode()
         answer = self._publisher.request("POST", "/v1/messages", body=body)
         assert answer.status == 200, answer
