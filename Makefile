@@ -27,9 +27,8 @@ serve: $(RUN)
 
 test: lint system-packages $(NODE)
 	$(PY) -m pytest -n 2 -m "not soak and not browser" $(ARGS) || [ $$? = 5 ]
-	@# Playwright runs its loop in greenlets of the tests' own thread. A hundred such tests in one process, and it no longer
-	@# counts its recursion right, whatever is tested then; so they have processes of their own, and few of them each. (5: ARGS
-	@# chose none of these tests.)
+	@# Playwright runs its loop in greenlets of the tests' own thread, and where one of its tests fails, Python 3.11 may lose
+	@# count of its recursion while pytest explains that: so they have processes of their own. (5: ARGS chose none of these.)
 	$(PY) -m pytest -n 2 -m "not soak and browser" tests/browser $(ARGS) || [ $$? = 5 ]
 	$(PY) -m pytest -n 2 -m "not soak and browser" tests/clients tests/docs tests/examples $(ARGS) || [ $$? = 5 ]
 
