@@ -74,6 +74,12 @@ class Caller:
         self.session = session or self.session
         self._client = None
 
+    def stop_timer(self) -> None:
+        """Let the connection go on, as far as time is concerned."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
     def view(self) -> Client:
         """Return what an application's handlers see of it."""
         assert self.identity is not None

@@ -215,9 +215,7 @@ class Node:
         caller = caller_of(subscriber)
         if code is not None:
             self.counters.closes[code] += 1
-        if caller.timer is not None:
-            caller.timer.cancel()
-            caller.timer = None
+        caller.stop_timer()
         if caller.counted is not None:
             self.turnstile.leave_user(caller.counted)
             caller.counted = None
@@ -237,9 +235,7 @@ class Node:
 
     def _watch_expiry(self, subscriber: Subscriber) -> None:
         caller = caller_of(subscriber)
-        if caller.timer is not None:
-            caller.timer.cancel()
-            caller.timer = None
+        caller.stop_timer()
         left_s = self._left_s(caller.identity)
         if left_s is not None:
             # By the clock on the wall, which may be set: so what lasts long is looked at again.
