@@ -14,7 +14,7 @@ import pytest
 
 from tests.clients.js.driver import Driver
 from tests.clients.js.proxy import Proxy
-from tests.clients.js.test_switching import LINES, TRANSPORTS, Traffic
+from tests.clients.js.test_switching import TRANSPORTS, Traffic, connect_over, leave
 from tests.serving import Server
 
 OPTIONS = {
@@ -106,22 +106,14 @@ FAULTS = (torn, slow, late, damaged, silent, cut)
 def test_nothing_is_lost_or_doubled_on_a_bad_line(
     beating: Server, proxy: Proxy, channel: str, connect: Connect, before: str, after: str, count: int
 ) -> None:
-    transports = [name for name in TRANSPORTS if name in (before, after)]
-    is_better = transports[0] == after
-    if is_better:
-        proxy.forbidden = {LINES[after]}
-    client = connect(f"http://127.0.0.1:{proxy.port}", transports=transports, **OPTIONS)
+    client = connect_over(before, after, proxy, connect, **OPTIONS)
     traffic = Traffic(beating, client, channel)
-    for name in (traffic.theirs, traffic.mine):
-        client.do("subscribe", channel=name, since="earliest")
-    client.wait_connected(before)
+    traffic.subscribe(before)
     faults = list(FAULTS)
     random.Random(f"{before} {after}").shuffle(faults)
     for fault in faults[:3]:
         fault(proxy, traffic, count)
-    proxy.forbidden = set() if is_better else {LINES[before]}
-    if not is_better:
-        proxy.cut()
+    leave(before, after, proxy)
     for fault in faults[3:]:
         fault(proxy, traffic, count)
     client.do("publish", channel=traffic.mine, data=traffic.count)

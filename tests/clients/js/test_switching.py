@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import permutations
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,28 @@ def proxy(server: Server) -> Iterator[Proxy]:
         yield proxy
 
 
+def is_better(before: str, after: str) -> bool:
+    """Tell whether a client that has the one transport goes on looking for the other."""
+    return TRANSPORTS.index(after) < TRANSPORTS.index(before)
+
+
+def connect_over(before: str, after: str, proxy: Proxy, connect: Connect, **options: Any) -> Driver:
+    """Make a client of two transports, which has the first one for now."""
+    if is_better(before, after):
+        proxy.forbidden = {LINES[after]}
+    transports = [name for name in TRANSPORTS if name in (before, after)]
+    return connect(f"http://127.0.0.1:{proxy.port}", transports=transports, **options)
+
+
+def leave(before: str, after: str, proxy: Proxy) -> None:
+    """Let a client go from one transport to another."""
+    if is_better(before, after):
+        proxy.forbidden = set()
+    else:
+        proxy.forbidden = {LINES[before]}
+        proxy.cut()
+
+
 class Traffic:
     """Messages of two channels: one that others publish to, and one that the client publishes to itself."""
 
@@ -36,6 +59,12 @@ class Traffic:
         self.theirs, self.mine = channel, f"{channel}-mine"
         self.count = 0
         self._waiting: list[int] = []
+
+    def subscribe(self, transport: str) -> None:
+        """Begin to read both, and wait until that is over a transport."""
+        for name in (self.theirs, self.mine):
+            self.client.do("subscribe", channel=name, since="earliest")
+        self.client.wait_connected(transport)
 
     def flow(self, count: int) -> None:
         """Publish so many on each side."""
@@ -58,20 +87,12 @@ class Traffic:
 def test_nothing_is_lost_or_doubled_between_two_transports(
     server: Server, proxy: Proxy, channel: str, connect: Connect, before: str, after: str, count: int
 ) -> None:
-    transports = [name for name in TRANSPORTS if name in (before, after)]
-    is_better = transports[0] == after
-    if is_better:
-        proxy.forbidden = {LINES[after]}
-    client = connect(f"http://127.0.0.1:{proxy.port}", transports=transports, **OPTIONS)
+    client = connect_over(before, after, proxy, connect, **OPTIONS)
     traffic = Traffic(server, client, channel)
-    for name in (traffic.theirs, traffic.mine):
-        client.do("subscribe", channel=name, since="earliest")
-    client.wait_connected(before)
+    traffic.subscribe(before)
     for _ in range(5):
         traffic.flow(count)
-    proxy.forbidden = set() if is_better else {LINES[before]}
-    if not is_better:
-        proxy.cut()
+    leave(before, after, proxy)
     for _ in range(5):
         traffic.flow(count)
     client.wait_connected(after)
