@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages that the tests need: a browser, curl, node with npm, Redis and nginx.
+# Installs the Debian packages that the tests need: a browser, curl, node with npm, Redis, NATS, a TURN server, proxies and ip.
 # Without the right to install them it says so; under CI=true it fails then.
 set -u
 
@@ -9,6 +9,11 @@ command -v curl >/dev/null || missing="$missing curl"
 command -v node >/dev/null || missing="$missing nodejs"
 command -v npm >/dev/null || missing="$missing npm"
 command -v redis-server >/dev/null || missing="$missing redis-server"
+[ -x /usr/sbin/nats-server ] || command -v nats-server >/dev/null || missing="$missing nats-server"
+command -v turnserver >/dev/null || missing="$missing coturn"
+command -v caddy >/dev/null || missing="$missing caddy"
+command -v ip >/dev/null || [ -x /usr/sbin/ip ] || missing="$missing iproute2"
+[ -x /usr/sbin/haproxy ] || command -v haproxy >/dev/null || missing="$missing haproxy"
 [ -x /usr/sbin/nginx ] || command -v nginx >/dev/null || missing="$missing nginx-light"
 [ -z "$missing" ] && exit 0
 
@@ -37,9 +42,8 @@ if ! { $as_root apt-get update && DEBIAN_FRONTEND=noninteractive $as_root apt-ge
     give_up "apt-get could not install:$missing"
 fi
 # The tests start servers of their own; the packages' are not needed.
-case "$missing" in
-*redis-server*) $as_root systemctl disable --now redis-server >/dev/null 2>&1 || : ;;
-esac
-case "$missing" in
-*nginx*) $as_root systemctl disable --now nginx >/dev/null 2>&1 || : ;;
-esac
+for service in redis-server nats-server coturn caddy haproxy nginx; do
+    case "$missing" in
+    *"$service"*) $as_root systemctl disable --now "$service" >/dev/null 2>&1 || : ;;
+    esac
+done
