@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from tellwire import __version__
+from tellwire.cli.advise import advise_command
 from tellwire.cli.client import history, pub, sub, tail
 from tellwire.cli.start import check_config, serve
 from tellwire.cli.token import token
@@ -16,6 +17,7 @@ Examples:
   tellwire sub news                     print messages as they come
   tellwire tail news                    the newest ten, then as they come
   tellwire history news --limit 100     what is kept of a channel
+  tellwire advise                       which transport to take, from six questions
 """
 
 
@@ -34,5 +36,5 @@ def version() -> None:
     click.echo(f"tellwire {__version__}")
 
 
-for _command in (serve, pub, sub, tail, history, token, check_config):
+for _command in (serve, pub, sub, tail, history, token, check_config, advise_command):
     main.add_command(_command)
