@@ -19,6 +19,7 @@ from tellwire.config import (
     room_settings,
     settings,
 )
+from tellwire.ice import IceSettings
 from tellwire.limits import Limits
 from tellwire.names import Namespace
 from tellwire.webhooks import WebhookSettings
@@ -249,7 +250,7 @@ def test_certificate_and_key_go_together(tmp_path: Path, given: str, other: str)
     assert f"{given} needs {other} beside it" in str(refusal({given: str(path)}))
 
 
-@pytest.mark.parametrize("room", [Server, Limits, AuthSettings, WebhookSettings, Namespace])
+@pytest.mark.parametrize("room", [Server, Limits, AuthSettings, WebhookSettings, IceSettings, Namespace])
 def test_rooms_are_frozen_and_documented(room: type) -> None:
     known = room_settings(room, "room")
     assert all(setting.doc for setting in known if setting.key != "name")
@@ -260,7 +261,9 @@ def test_no_two_settings_share_a_name() -> None:
     keys = [setting.key for setting in settings()]
     assert len(keys) == len(set(keys))
     assert {setting.key for setting in settings()} == {
-        field.name for room in (Server, Limits, AuthSettings, WebhookSettings) for field in dataclasses.fields(room)
+        field.name
+        for room in (Server, Limits, AuthSettings, WebhookSettings, IceSettings)
+        for field in dataclasses.fields(room)
     }
     assert namespace_settings()
 

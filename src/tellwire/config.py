@@ -26,6 +26,7 @@ import msgspec
 from tellwire.auth import AuthSettings
 from tellwire.brokers import BROKERS
 from tellwire.errors import TellwireError
+from tellwire.ice import IceSettings
 from tellwire.limits import Limits
 from tellwire.names import Namespace
 from tellwire.toml_lines import TomlFile, TomlSyntaxError
@@ -93,6 +94,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     auth: AuthSettings = field(default_factory=AuthSettings)
     hooks: WebhookSettings = field(default_factory=WebhookSettings)
+    ice: IceSettings = field(default_factory=IceSettings)
     namespaces: tuple[Namespace, ...] = (Namespace(),)
 
 
@@ -122,7 +124,13 @@ class _Given(NamedTuple):
     text: bool
 
 
-_ROOMS: dict[str, type] = {"server": Server, "limits": Limits, "auth": AuthSettings, "hooks": WebhookSettings}
+_ROOMS: dict[str, type] = {
+    "server": Server,
+    "limits": Limits,
+    "auth": AuthSettings,
+    "hooks": WebhookSettings,
+    "ice": IceSettings,
+}
 _CLIENT_VARIABLES = frozenset({"TELLWIRE_URL", "TELLWIRE_TOKEN", "TELLWIRE_CONFIG"})
 # Kubernetes puts these into every container beside a Service that is called "tellwire".
 _SERVICE_LINK = re.compile(r"TELLWIRE_(SERVICE_(HOST|PORT)\w*|PORT_\d+_\w+)")

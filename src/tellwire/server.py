@@ -27,12 +27,14 @@ from tellwire.counters import Counters
 from tellwire.errors import MethodNotAllowed, NotAnUpgrade, NotFound, TellwireError
 from tellwire.hooks import Hooks
 from tellwire.hub import Tracer
+from tellwire.ice import IceServers
 from tellwire.limits import raise_descriptor_limit
 from tellwire.names import Namespaces
 from tellwire.node import OPEN, OPEN_TO_ALL, Caller, Entrance, Node
 from tellwire.presence import make_presence
 from tellwire.transports.admin import admin_doors
 from tellwire.transports.direct import Bounds, direct_protocols
+from tellwire.transports.ice import IceServersEndpoint
 from tellwire.transports.polling import PollEndpoint
 from tellwire.transports.presence import CallEndpoint, PresenceEndpoint, SendEndpoint
 from tellwire.transports.publishing import PublishEndpoint
@@ -120,6 +122,7 @@ def make_app(node: Node, *, jsonp: bool = False, metrics_open: bool = False, pag
         "/v1/presence": {"GET": presence, "POST": presence},
         "/v1/send": {"POST": SendEndpoint(node)},
         "/v1/call": {"POST": CallEndpoint(node)},
+        "/v1/ice-servers": {"GET": IceServersEndpoint(node)},
         "/v1/ws": {"GET": UpgradeRequired(node)},
         "/metrics": {"GET": MetricsEndpoint(node, is_open=metrics_open)},
         **admin_doors(node),
@@ -326,6 +329,7 @@ def make_node(settings: Settings, hooks: Hooks | None = None, *, embedded: bool 
         counters=counters,
         trusted_proxies=tuple(ipaddress.ip_network(text, strict=False) for text in server.trusted_proxies),
         revocation_s=auth.revocation_s,
+        ice=IceServers(settings.ice),
     )
     if server.traces:
         node.hub.tracer = _make_tracer()

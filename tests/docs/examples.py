@@ -30,7 +30,7 @@ _FILE = r"^<!-- file {} -->\n```\w+\n(.*?)^```$"
 _VOLATILE = [
     (re.compile(r"\b[a-z0-9]{8}\.(\d+)"), r"EPOCH.\1"),
     (re.compile(r'"epoch":"[a-z0-9]{8}"'), '"epoch":"EPOCH"'),
-    (re.compile(r'"time":\d+'), '"time":TIME'),
+    (re.compile(r'"(time|entered)":\d+'), r'"\1":TIME'),
     (re.compile(r'"(client|session)":"[^"]*"'), r'"\1":"RANDOM"'),
     (re.compile(r"\d\d:\d\d:\d\d"), "CLOCK"),
 ]

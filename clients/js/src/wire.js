@@ -36,6 +36,7 @@
  * @property {string} [user]
  * @property {any} [info] What the member's token says of it.
  * @property {any} [state] What the member says of itself.
+ * @property {number} [entered] When it came in, in milliseconds since 1970, the same for everybody.
  *
  * @typedef {object} Signal
  * A message to this client alone.

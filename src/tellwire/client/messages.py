@@ -54,12 +54,16 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Member(msgspec.Struct, frozen=True):
-    """Somebody in a channel: ``info`` is what the token says of it, ``state`` what it says of itself."""
+    """Somebody in a channel: ``info`` is what the token says of it, ``state`` what it says of itself.
+
+    ``entered`` is when it came in, in milliseconds since 1970, the same for everybody; 0 where it has left.
+    """
 
     client: str
     user: str | None = None
     info: Any = None
     state: Any = None
+    entered: int = 0
 
 
 class PresenceEvent(msgspec.Struct, frozen=True):

@@ -25,6 +25,7 @@ class MemberIn(msgspec.Struct):
     user: str | None = None
     info: Raw | UnsetType = UNSET
     state: Raw | UnsetType = UNSET
+    entered: int = 0
 
 
 class ErrorIn(msgspec.Struct):
@@ -157,7 +158,7 @@ class Language:
 
     def member(self, member: MemberIn) -> Member:
         """Return a member as applications see it."""
-        return Member(member.client, member.user, self.value(member.info), self.value(member.state))
+        return Member(member.client, member.user, self.value(member.info), self.value(member.state), member.entered)
 
     def signal(self, push: Incoming) -> Signal:
         """Return the signal of a push."""

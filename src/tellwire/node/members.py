@@ -198,7 +198,7 @@ class Members:
         if before is None:
             await self._announce("join", member)
         elif (before.state, before.info) != (member.state, member.info):
-            await self._announce("update", member)
+            await self._announce("update", msgspec.structs.replace(member, since=before.since))
 
     def _is_current(self, hold: _Hold, channel: str, client: str) -> bool:
         """Tell whether a hold that was waited for is still the one of its member."""
@@ -462,7 +462,7 @@ def view(member: Member, *, packed: bool = False) -> MemberView:
     def shown(text: bytes | None) -> Raw | UnsetType:
         return UNSET if text is None else Raw(to_packed(text) if packed else text)
 
-    return MemberView(member.client, member.user, shown(member.info), shown(member.state))
+    return MemberView(member.client, member.user, shown(member.info), shown(member.state), member.since)
 
 
 def _state(raw: Raw, *, packed: bool) -> bytes:

@@ -23,6 +23,7 @@ from tellwire.errors import (
 )
 from tellwire.hooks import Hooks
 from tellwire.hub import WHEEL_SLOTS, Hub, Placement
+from tellwire.ice import IceServers
 from tellwire.limits import Bucket, Buckets, Limits, Network, Turnstile
 from tellwire.message import Appended, Draft, Gap, Position, parse_since
 from tellwire.names import Namespaces, Policy, check_channel
@@ -97,6 +98,7 @@ class Node:
         counters: Counters | None = None,
         trusted_proxies: Collection[Network] = (),
         revocation_s: float = 86_400.0,
+        ice: IceServers | None = None,
     ) -> None:
         self.name = secrets.token_urlsafe(9)
         self.broker = broker
@@ -108,6 +110,7 @@ class Node:
         self.presence = presence or make_presence("memory://")
         self.counters = counters or Counters()
         self.trusted_proxies = trusted_proxies
+        self.ice = ice or IceServers()
         self.turnstile = Turnstile(self.limits, self.counters)
         self.tasks = Tasks()
         self.hub = Hub(

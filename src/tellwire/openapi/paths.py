@@ -147,6 +147,10 @@ def make_paths(limits: Limits, *, jsonp: bool) -> dict[str, Any]:
             _responses(_json("What it returned.", ref("Returned")), (502, 504, *posting)),
             requestBody=_posting(ref("CallBody")),
         )},
+        "/v1/ice-servers": {"get": _operation(
+            "presence", "listIceServers", "STUN and TURN servers, with credentials that are soon over",
+            _responses(_json("They are.", ref("IceServers"))),
+        )},
         **_admin_paths(publish, placed),
         **_health_paths(),
     }  # fmt: skip

@@ -105,6 +105,7 @@ def make_schemas() -> dict[str, Schema]:
         "NotPlaced": object_of({"error": failure}, says="Why one message of a list was refused."),
         "Members": _answer_of(made[PresencePush.__name__]),
         "Returned": object_of({"data": ANYTHING}),
+        "IceServers": _ice_servers(),
         "Problem": object_of(
             {"type": TEXT, "title": TEXT, "status": {"type": "integer"}, "detail": TEXT, "code": TEXT},
             {"head": nullable(POSITION), "retry_after_ms": COUNT},
@@ -112,6 +113,12 @@ def make_schemas() -> dict[str, Schema]:
         ),
         **_admin_schemas(),
     }
+
+
+def _ice_servers() -> Schema:
+    server = object_of({"urls": list_of(TEXT)}, {"username": TEXT, "credential": TEXT})
+    says = "As an RTCPeerConnection takes them; TURN servers are for known users. `expires_in_ms` null: for ever."
+    return object_of({"ice_servers": list_of(server), "expires_in_ms": nullable(COUNT)}, says=says)
 
 
 def _admin_schemas() -> dict[str, Schema]:

@@ -74,5 +74,5 @@ def push_of(message: Message, translate: Callable[[bytes], bytes]) -> Push:
         count = _count.decode(message.data)
         return Count(channel, count.clients, count.users, message.seq)
     member = _member.decode(message.data)
-    view = MemberView(member.client, member.user, translated(member.info), translated(member.state))
+    view = MemberView(member.client, member.user, translated(member.info), translated(member.state), member.entered)
     return _KINDS[message.event](channel, view, message.seq)

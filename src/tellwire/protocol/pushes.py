@@ -62,12 +62,16 @@ class Published(Push, tag="published"):
 
 
 class MemberView(msgspec.Struct, omit_defaults=True):
-    """Somebody in a channel, as the others see them."""
+    """Somebody in a channel, as the others see them.
+
+    ``entered`` says in milliseconds since 1970 when it came in, the same to everybody; a leave does without.
+    """
 
     client: str
     user: str | None = None
     info: Raw | UnsetType = UNSET
     state: Raw | UnsetType = UNSET
+    entered: int = 0
 
 
 class PresencePush(Push, tag="presence"):
