@@ -1,6 +1,7 @@
-"""The proxies of docs/deploying.md, with the very configurations that stand there.
+"""nginx, HAProxy and Caddy with the very configurations under deploy/.
 
-Only addresses, names and paths of certificates are others, and what each needs to run without root.
+Only addresses, names and paths of certificates are others, and what each needs to run without root. With one server
+the line or address of the second is left out, as the documentation says.
 """
 
 from __future__ import annotations
@@ -8,23 +9,19 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-import re
 import shutil
 import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import pytest
 
-from tests.docs.examples import file
-from tests.serving import ROOT, WATCHDOG_S, Certificate
-
-DEPLOYING = ROOT / "docs" / "deploying.md"
-BACKEND = "127.0.0.1:8000"
+from tests.deploy.files import BACKEND, SECOND, deployed
+from tests.serving import WATCHDOG_S, Certificate
 
 
 def find(name: str) -> str | None:
@@ -44,14 +41,22 @@ class Setting(NamedTuple):
 
     folder: Path
     port: int
-    backend: int
+    backends: Sequence[int]
+    """The ports of its servers; the files name two."""
     certificate: Certificate
-    second: int | None = None
-    """Another server beside `backend`, for nginx."""
 
-    def replace(self, text: str, *pairs: tuple[str, str]) -> str:
-        """Put this setting's addresses in place of the page's; each has to be there."""
-        for before, after in ((BACKEND, f"127.0.0.1:{self.backend}"), *pairs):
+    def read(self, name: str, *pairs: tuple[str, str]) -> str:
+        """Read a file of ours with this setting's addresses; what is replaced has to be there."""
+        text = deployed(name)
+        first, *more = (f"127.0.0.1:{port}" for port in self.backends)
+        # Of a line with nothing but the second server the whole, else its address.
+        line = next(line for line in text.splitlines(keepends=True) if SECOND in line)
+        if BACKEND in line:
+            pairs = ((f"{BACKEND} {SECOND}", " ".join((first, *more))), *pairs)
+        else:
+            lines = (line.replace(SECOND, each).replace("two", f"more{n}") for n, each in enumerate(more))
+            pairs = ((BACKEND, first), (line, "".join(lines)), *pairs)
+        for before, after in pairs:
             assert before in text, before
             text = text.replace(before, after)
         return text
@@ -59,26 +64,26 @@ class Setting(NamedTuple):
 
 def nginx(program: str, setting: Setting) -> list[str]:
     """Write nginx's files; return its command line."""
-    text = file(DEPLOYING, "nginx.conf")
-    if setting.second is not None:
-        text = re.sub(r"^upstream .*?^}$", file(DEPLOYING, "upstream.conf"), text, flags=re.DOTALL | re.MULTILINE)
-        assert "127.0.0.1:8001" in text
-        text = text.replace("127.0.0.1:8001", f"127.0.0.1:{setting.second}")
-    site = setting.replace(
-        text,
+    site = setting.read(
+        "nginx.conf",
         ("listen 443", f"listen 127.0.0.1:{setting.port}"),
         ("/etc/ssl/push.example.org.pem", str(setting.certificate.cert)),
         ("/etc/ssl/push.example.org.key", str(setting.certificate.key)),
     )
-    (setting.folder / "site.conf").write_text(site)
+    return nginx_with(program, setting.folder, site)
+
+
+def nginx_with(program: str, folder: Path, site: str) -> list[str]:
+    """Write a site, and what nginx wants around it; return its command line."""
+    (folder / "site.conf").write_text(site)
     user = pwd.getpwuid(os.getuid()).pw_name
     group = grp.getgrgid(os.getgid()).gr_name
     paths = "".join(f"{kind}_temp_path {kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-    (setting.folder / "nginx.conf").write_text(
-        f"user {user} {group}; daemon off; pid nginx.pid; error_log stderr; events {{ worker_connections 256; }}\n"
+    (folder / "nginx.conf").write_text(
+        f"user {user} {group}; daemon off; pid nginx.pid; error_log stderr; events {{ worker_connections 512; }}\n"
         f"http {{ access_log off; {paths} include site.conf; }}\n"
     )
-    return [program, "-p", str(setting.folder), "-e", "stderr", "-c", "nginx.conf"]
+    return [program, "-p", str(folder), "-e", "stderr", "-c", "nginx.conf"]
 
 
 def caddy(program: str, setting: Setting) -> list[str]:
@@ -87,7 +92,7 @@ def caddy(program: str, setting: Setting) -> list[str]:
     # Here it cannot get a certificate by itself, and must not listen on port 80.
     names = ", ".join(f"https://{name}:{setting.port}" for name in ("push.example.org", "localhost"))
     address = f"{names} {{\n    bind 127.0.0.1\n    tls {certificate.cert} {certificate.key}"
-    site = setting.replace(file(DEPLOYING, "Caddyfile"), ("push.example.org {", address))
+    site = setting.read("Caddyfile", ("push.example.org {", address))
     options = "{\n    admin off\n    auto_https disable_redirects\n    default_sni push.example.org\n}\n"
     (setting.folder / "Caddyfile").write_text(options + site)
     return [program, "run", "--adapter", "caddyfile", "--config", "Caddyfile"]
@@ -97,8 +102,8 @@ def haproxy(program: str, setting: Setting) -> list[str]:
     """Write HAProxy's file; return its command line."""
     both = setting.folder / "both.pem"
     both.write_text(setting.certificate.cert.read_text() + setting.certificate.key.read_text())
-    text = setting.replace(
-        file(DEPLOYING, "haproxy.cfg"),
+    text = setting.read(
+        "haproxy.cfg",
         ("bind :443", f"bind 127.0.0.1:{setting.port}"),
         ("/etc/haproxy/push.example.org.pem", str(both)),
     )
@@ -109,23 +114,25 @@ def haproxy(program: str, setting: Setting) -> list[str]:
 PROXIES: dict[str, Callable[[str, Setting], list[str]]] = {"nginx": nginx, "caddy": caddy, "haproxy": haproxy}
 
 
+def wanted(name: str) -> str:
+    """Return a proxy's program; without it a test is skipped, but in CI it fails."""
+    program = find(name)
+    if program is None:
+        package = "nginx-light" if name == "nginx" else name
+        sentence = f"there is no {name} here: install it with `sudo apt-get install {package}`"
+        if os.environ.get("CI") == "true":
+            pytest.fail(sentence)
+        pytest.skip(sentence)
+    return program
+
+
 class Proxy:
-    """A proxy in a process of its own, with TLS on a free port of 127.0.0.1.
+    """A proxy in a process of its own, with TLS on a free port of 127.0.0.1, before servers on the ports `backends`."""
 
-    Where it is not installed the test is skipped; but nginx is wanted in CI.
-    """
-
-    def __init__(
-        self, name: str, folder: Path, backend: int, certificate: Certificate, *, second: int | None = None
-    ) -> None:
-        program = find(name)
-        if program is None:
-            sentence = f"there is no {name} here: install it with `sudo apt-get install {name}`"
-            if name == "nginx" and os.environ.get("CI") == "true":
-                pytest.fail(sentence)
-            pytest.skip(sentence)
+    def __init__(self, name: str, folder: Path, backends: Sequence[int], certificate: Certificate) -> None:
+        program = wanted(name)
         self.port = free_port()
-        command = PROXIES[name](program, Setting(folder, self.port, backend, certificate, second))
+        command = PROXIES[name](program, Setting(folder, self.port, backends, certificate))
         home = {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
         self._log = (folder / "log").open("w+b")
         self._process = subprocess.Popen(

@@ -1,9 +1,11 @@
-"""Through nginx, Caddy and HAProxy, configured as the documentation says, every transport is live."""
+"""Through nginx, Caddy and HAProxy, configured as under deploy/, every transport is live, before one server or two."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,9 +13,13 @@ import jwt
 import pytest
 
 from tellwire.client import State, connect
+from tellwire.client.messages import ORDER
+from tests.client.test_network import QUICK
 from tests.deploy.proxies import PROXIES, Proxy, free_port
-from tests.redis_servers import RedisServer, needs_redis
-from tests.serving import Certificate, Server
+from tests.http2 import Http2
+from tests.readers import LineReader
+from tests.redis_servers import needs_redis, redis_server
+from tests.serving import WATCHDOG_S, Certificate, Server
 from tests.wires import Http, Refused, WebSocket
 
 OWN = ("Origin", "https://push.example.org")
@@ -50,7 +56,7 @@ def site(
         limits={"drain_s": 0.1, "presence_grace_s": 0.1},
     )
     try:
-        with Proxy(name, tmp_path_factory.mktemp(name), server.port, certificate) as proxy:
+        with Proxy(name, tmp_path_factory.mktemp(name), [server.port], certificate) as proxy:
             yield Site(proxy, server)
     finally:
         server.close()
@@ -62,6 +68,25 @@ def test_websocket_is_upgraded_and_goes_both_ways(site: Site, channel: str) -> N
         assert socket.ask(type="publish", channel=channel, data=1)["type"] == "published"
         site.server.publish(channel, 2)
         assert [socket.read()["data"] for _ in range(2)] == [1, 2]
+
+
+def test_http2_carries_streams_and_polls_side_by_side(site: Site, certificate: Certificate, channel: str) -> None:
+    with Http2(site.proxy, certificate.client_context("h2")) as http:
+        http.host = HOST[1]
+        streams = [http.start("GET", f"/v1/{path}?channel={channel}") for path in ("events", "stream") * 5]
+        for stream in streams:
+            http.wait_for(stream, b"\n\n" if stream % 4 == 1 else b"\n")  # it has begun
+        cursor = site.server.publish(channel, "first")
+        poll = http.start("GET", f"/v1/messages?channel={channel}&since={cursor}&wait=25")
+        for stream in streams:
+            http.wait_for(stream, b"first")
+        publish = http.start("POST", "/v1/messages", body=b'{"channel":"%s","data":"second"}' % channel.encode())
+        http.finish(publish)
+        assert http.statuses[publish] == 200
+        assert b"second" in http.finish(poll)
+        for stream in streams:
+            http.wait_for(stream, b"second")
+            assert http.statuses[stream] == 200
 
 
 @pytest.mark.parametrize("path", ["/v1/events", "/v1/stream"])
@@ -149,41 +174,127 @@ def test_clients_go_on_over_a_restart_of_the_server(
             await client.publish("a", 3)
             return [(await anext(reading)).data for _ in range(2)]
 
-    with Proxy(name, tmp_path, server.port, certificate) as proxy:
+    with Proxy(name, tmp_path, [server.port], certificate) as proxy:
         assert asyncio.run(read_and_publish()) == [2, 3]
 
 
-@needs_redis
-def test_clients_lose_nothing_when_one_server_after_the_other_is_restarted(
-    start_server: Callable[..., Server], certificate: Certificate, tmp_path: Path
-) -> None:
-    redis = RedisServer(tmp_path / "redis")
-    redis.start()
-    ports = [free_port(), free_port()]
+class Several:
+    """A proxy with two servers on one Redis."""
 
-    def start(port: int) -> Server:
-        return start_server(server={"port": port, "broker": redis.url, "open": True}, limits={"drain_s": 0.1})
+    def __init__(self, proxy: Proxy, servers: list[Server], broker: str) -> None:
+        self.proxy = proxy
+        self.servers = servers
+        self._broker = broker
 
-    async def read_and_publish() -> list[int]:
-        url = f"https://localhost:{proxy.port}"
-        async with connect(url, tls=proxy.context) as reader, connect(url, tls=proxy.context) as publisher:
-            reading = reader.subscribe("a", since="earliest")
-            await publisher.publish("a", 0)
-            read = [(await anext(reading)).data]
-            for place, port in enumerate(ports):
-                assert await asyncio.to_thread(servers[place].stop) == 0
-                await publisher.publish("a", len(read))  # by way of the other one
-                read.append((await anext(reading)).data)
-                servers[place] = await asyncio.to_thread(start, port)
-                await publisher.publish("a", len(read))
-                read.append((await anext(reading)).data)
-            return read
+    @staticmethod
+    def start(port: int, broker: str) -> Server:
+        return Server(server={"port": port, "broker": broker, "open": True}, limits={"drain_s": 0.1})
 
-    try:
-        servers = [start(port) for port in ports]
-        with Proxy("nginx", tmp_path, ports[0], certificate, second=ports[1]) as proxy:
-            assert asyncio.run(read_and_publish()) == [0, 1, 2, 3, 4]
+    def start_again(self, place: int) -> None:
+        """Start a server that has ended, where it was."""
+        former = self.servers[place]
+        self.servers[place] = self.start(former.port, self._broker)
+        former.close()
+
+    def readers_of(self, channel: str) -> list[int]:
+        """Return how many readers of a channel each server has."""
+        found = []
+        for server in self.servers:
+            with Http(server) as http:
+                found.append(len(http.get(f"/v1/admin/connections?channel={channel}").json()["connections"]))
+        return found
+
+
+@pytest.fixture(scope="module", params=PROXIES)
+def several(
+    request: pytest.FixtureRequest, certificate: Certificate, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Several]:
+    """Return a proxy with two servers on one Redis; a test leaves them running."""
+    folder = tmp_path_factory.mktemp("several")
+    with redis_server(folder / "redis") as redis:
+        servers = [Several.start(free_port(), redis.url) for _ in range(2)]
+        with Proxy(request.param, folder, [server.port for server in servers], certificate) as proxy:
+            yield Several(proxy, servers, redis.url)
         for server in servers:
-            assert server.stop() == 0
-    finally:
-        redis.kill()
+            server.close()
+
+
+@needs_redis
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_clients_lose_nothing_when_one_server_after_the_other_goes(several: Several, channel: str, end: str) -> None:
+    proxy, servers = several.proxy, several.servers
+
+    async def read_and_publish() -> None:
+        url = f"https://localhost:{proxy.port}"
+        async with AsyncExitStack() as stack:
+            publisher = await stack.enter_async_context(connect(url, tls=proxy.context))
+            readings = []
+            for transport in ORDER:
+                client = connect(url, tls=proxy.context, transports=[transport], settings=QUICK)
+                readings.append((await stack.enter_async_context(client)).subscribe(channel, since="earliest"))
+            told = 0
+
+            async def say_and_hear() -> None:
+                nonlocal told
+                await publisher.publish(channel, told)
+                for reading in readings:
+                    assert (await anext(reading)).data == told
+                told += 1
+
+            await say_and_hear()
+            for place, server in enumerate(servers):
+                if end == "stop":
+                    assert await asyncio.to_thread(server.stop) == 0
+                else:
+                    server.kill()
+                    server.wait()
+                for _ in range(3):
+                    await say_and_hear()  # by way of the other one
+                await asyncio.to_thread(several.start_again, place)
+                await say_and_hear()
+
+    asyncio.run(read_and_publish())
+
+
+@needs_redis
+def test_any_server_answers_any_cursor_without_sticky_sessions(several: Several, channel: str) -> None:
+    proxy, servers = several.proxy, several.servers
+    context = proxy.context
+    cursor = servers[0].publish(channel, 0)
+    with LineReader(servers[0], channel) as first, LineReader(servers[1], channel) as second:
+        for number in range(1, 9):
+            # Each over a connection of its own: both servers get some of them.
+            with Http(proxy, context=context) as http:
+                answer = http.post("/v1/messages", {"channel": channel, "data": number}, headers=[HOST])
+                assert answer.status == 200, answer
+            with Http(proxy, context=context) as http:
+                page = http.get(f"/v1/messages?channel={channel}&since={cursor}&wait=20", headers=[HOST]).json()
+                assert [message["data"] for message in page["messages"]] == [number]
+                cursor = page["cursor"]
+        assert first.read_data(8) == second.read_data(8) == list(range(1, 9))
+    # One that was away is asked for its health once in a second; until it is known again the other one gets all.
+    deadline = time.monotonic() + WATCHDOG_S
+    with ExitStack() as stack:
+        while min(several.readers_of(channel)) < 2:
+            assert time.monotonic() < deadline, proxy.log
+            socket = stack.enter_context(WebSocket(proxy, context=context, headers=[HOST]))
+            assert socket.ask(type="subscribe", channel=channel)["type"] == "subscribed"
+
+
+@needs_redis
+def test_server_that_drains_gets_no_new_readers(several: Several, channel: str) -> None:
+    proxy, servers = several.proxy, several.servers
+    with ExitStack() as stack:
+        # What the proxy holds open to the server is used again, for as long as the server lets it.
+        https = [stack.enter_context(Http(proxy, context=proxy.context)) for _ in range(4)]
+        for http in https:
+            assert http.get("/readyz", headers=[HOST]).status == 200
+        servers[0].terminate()
+        for http in https * 3:
+            page = http.get(f"/v1/messages?channel={channel}&since=earliest&wait=0", headers=[HOST])
+            assert page.status == 200, page
+            assert http.post("/v1/messages", {"channel": channel, "data": 1}, headers=[HOST]).status == 200
+            with WebSocket(proxy, context=proxy.context, headers=[HOST]) as socket:
+                assert socket.ask(type="subscribe", channel=channel)["type"] == "subscribed"
+        assert servers[0].wait() == 0
+    several.start_again(0)

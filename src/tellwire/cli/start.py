@@ -19,6 +19,7 @@ from rich.text import Text
 
 from tellwire import __version__
 from tellwire.auth import redact
+from tellwire.cli.supervisor import tell_supervisor
 from tellwire.config import (
     InvalidSetting,
     Server,
@@ -88,19 +89,32 @@ def serve(config: Path | None, **flags: Any) -> None:
 
     Without settings it listens on http://127.0.0.1:8000, open to everything on this machine and to nothing else.
     """
-    # Loading the server takes a moment that the other commands need not wait for.
-    from tellwire.server import run
-
     try:
         wanted = load_settings(flags, os.environ, config)
         _check_certificate(wanted.server)
         _check_address(wanted.server)
-        _set_up_logging(wanted)
-        run(wanted, lambda url: _greet(wanted, url))
+        set_up_logging(wanted)
+        if not _run(wanted):
+            raise click.exceptions.Exit(1)
     except InvalidSetting as exc:
         raise click.ClickException(str(exc)) from None
     except (TellwireError, ValueError) as exc:
         raise click.ClickException(f"the server could not start: {exc}") from None
+
+
+def _run(wanted: Settings) -> bool:
+    """Serve until told to stop; return whether all has ended as it should."""
+    # Loading what is needed takes a moment that the other commands need not wait for.
+    from tellwire.server import base_url, run
+
+    if wanted.server.workers == 1:
+        run(wanted, lambda url: _greet(wanted, url))
+        return True
+    from tellwire.workers import supervise
+
+    server = wanted.server
+    has_tls = server.tls_cert is not None
+    return supervise(wanted, lambda listener: _greet(wanted, base_url(listener, server.host, has_tls=has_tls)))
 
 
 @click.command(
@@ -209,6 +223,8 @@ def _greet(wanted: Settings, url: str) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(Text.assemble(("Tellwire ", "bold"), f"{__version__} listens on ", (url, "bold cyan")))
     console.print(f"  {who}")
+    if server.workers > 1:
+        console.print(f"  {server.workers} workers, each a node of its own")
     console.print(f"  messages are kept in {server.broker}")
     console.print("Try, each in a terminal of its own:")
     shown = ""
@@ -221,16 +237,22 @@ def _greet(wanted: Settings, url: str) -> None:
         f"{local}/  in a browser",
     ):
         console.print(Text("  " + line, "green"))
+    tell_supervisor("READY=1")
 
 
 class _JsonFormatter(logging.Formatter):
     """One JSON object per line."""
+
+    def __init__(self, worker: int = 0) -> None:
+        super().__init__()
+        self._worker = {"worker": worker} if worker else {}
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
             "level": record.levelname.lower(),
             "logger": record.name,
+            **self._worker,
             "message": redact(record.getMessage()),
         }
         if record.exc_info:
@@ -245,12 +267,14 @@ class _TextFormatter(logging.Formatter):
         return redact(super().format(record))
 
 
-def _set_up_logging(wanted: Settings) -> None:
+def set_up_logging(wanted: Settings, worker: int = 0) -> None:
+    """Log to standard error as the settings say; `worker` is the number of this process among several."""
     handler = logging.StreamHandler(sys.stderr)
     if wanted.server.log_format == "json":
-        handler.setFormatter(_JsonFormatter())
+        handler.setFormatter(_JsonFormatter(worker))
     else:
-        handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        name = f"%(name)s[{worker}]" if worker else "%(name)s"
+        handler.setFormatter(_TextFormatter(f"%(asctime)s %(levelname)s {name}: %(message)s"))
     # It would note every URL that is asked, and whatever is secret in it.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.basicConfig(level=wanted.server.log_level.upper(), handlers=[handler], force=True)
