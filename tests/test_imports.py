@@ -32,6 +32,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("toml_lines", "advise"),
     ("config",),
     ("server",),
+    ("workers",),
     ("application",),
     ("client",),
     ("console", "cli", "testing"),

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from tellwire.auth import AuthSettings
-from tellwire.brokers import BROKERS
+from tellwire.brokers import BROKERS, OF_ONE_PROCESS
 from tellwire.errors import TellwireError
 from tellwire.ice import IceSettings
 from tellwire.limits import Limits
@@ -66,6 +66,11 @@ class Server:
     broker: str = "memory://"
     """Where messages are kept: memory:// forgets them with the process, sqlite:///path keeps them in a file,
     redis://host shares them among nodes."""
+    workers: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1
+    """Processes that listen on the port, each a node of its own with its own limits; more than one need a broker that
+    they share, such as redis://host."""
+    node_name: str | None = None
+    """What operators call this server, among all of one log; else machine and process, such as web-1:4711."""
     tls_cert: str | None = None
     """PEM file with the certificate, and those above it; TLS and HTTP/2 are on where it is given."""
     tls_key: str | None = None
@@ -132,6 +137,7 @@ _ROOMS: dict[str, type] = {
     "ice": IceSettings,
 }
 _CLIENT_VARIABLES = frozenset({"TELLWIRE_URL", "TELLWIRE_TOKEN", "TELLWIRE_CONFIG"})
+_NODE_NAME = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 # Kubernetes puts these into every container beside a Service that is called "tellwire".
 _SERVICE_LINK = re.compile(r"TELLWIRE_(SERVICE_(HOST|PORT)\w*|PORT_\d+_\w+)")
 
@@ -346,6 +352,17 @@ def _check_server(settings: Settings, given: Mapping[tuple[str, ...], _Given]) -
         "broker",
         server.broker.partition("://")[0] in BROKERS and "://" in server.broker,
         f"{_shown(server.broker)} names no broker; a broker's URL begins with {known}",
+    )
+    require(
+        "workers",
+        server.workers == 1 or server.broker.partition("://")[0] not in OF_ONE_PROCESS,
+        f"{server.workers} workers need a log that they share, and {server.broker.partition('://')[0]}:// is one "
+        "process's own; name a broker of several, such as redis://127.0.0.1, or leave workers at 1",
+    )
+    require(
+        "node_name",
+        server.node_name is None or _NODE_NAME.fullmatch(server.node_name) is not None,
+        f"{_shown(server.node_name)} is no name for a node: letters, digits and -_.: only, 1 to 64 of them",
     )
     for key, path, other, other_path in (
         ("tls_cert", server.tls_cert, "tls_key", server.tls_key),

@@ -16,6 +16,7 @@ from itertools import islice
 from random import randrange
 from typing import NamedTuple, get_args
 
+import msgspec
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -46,14 +47,68 @@ class Lag(NamedTuple):
     farthest: int
 
 
-def render(node: Node, accept: str = "") -> tuple[bytes, str]:
-    """Return what ``/metrics`` answers, and its content type, by the ``Accept`` of whoever asks."""
+def render(node: Node, accept: str = "", others: Mapping[int, bytes] | None = None) -> tuple[bytes, str]:
+    """Return what ``/metrics`` answers, and its content type, by the ``Accept`` of whoever asks.
+
+    `others` are those of the other workers of the same server (see `pack`), by their numbers. Whichever of them is
+    asked, the answer has all of them, each with a label: a counter would else jump with the worker that answers.
+    """
     registry = CollectorRegistry()
+    if others is None:
+        _register(node, registry)
+    else:
+        packed = {node.roster.title.worker: pack(node), **others}
+        registry.register(_Together({worker: _unpack(data) for worker, data in sorted(packed.items())}))
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
+
+
+def _register(node: Node, registry: CollectorRegistry) -> None:
     registry.register(NodeCollector(node))
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
-    encode, content_type = choose_encoder(accept)
-    return encode(registry), content_type
+
+
+class _Family(msgspec.Struct):
+    """A metric on its way from one worker to another."""
+
+    name: str
+    says: str
+    kind: str
+    samples: list[tuple[str, dict[str, str], float]]
+
+
+_unpack = msgspec.msgpack.Decoder(list[_Family]).decode
+
+
+def pack(node: Node) -> bytes:
+    """Return all metrics of a node, for another worker to show."""
+    registry = CollectorRegistry()
+    _register(node, registry)
+    return msgspec.msgpack.encode(
+        [
+            _Family(m.name, m.documentation, m.type, [(s.name, dict(s.labels), float(s.value)) for s in m.samples])
+            for m in registry.collect()
+        ]
+    )
+
+
+class _Together(Collector):
+    """The metrics of several workers, told apart by a label."""
+
+    def __init__(self, workers: Mapping[int, list[_Family]]) -> None:
+        self._workers = workers
+
+    def collect(self) -> Iterator[Metric]:
+        metrics: dict[str, Metric] = {}
+        for worker, families in self._workers.items():
+            for family in families:
+                metric = metrics.get(family.name)
+                if metric is None:
+                    metric = metrics[family.name] = Metric(family.name, family.says, family.kind)
+                for name, labels, value in family.samples:
+                    metric.add_sample(name, {"worker": str(worker), **labels}, value)
+        yield from metrics.values()
 
 
 def measure_lag(hub: Hub, most: int = LOOKED_AT_MAX) -> Lag:

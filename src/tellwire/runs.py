@@ -6,7 +6,7 @@ A broker's channel and a node's tail are both such a run.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
@@ -70,6 +70,16 @@ class Run(Generic[P]):
     def after(self, seq: int, limit_bytes: int, limit: int | None = None) -> tuple[list[P], bool]:
         """Take what comes after `seq`, up to about the limits but at least one; say whether more is left."""
         return take_bite(self._items, bisect_right(self._items, seq, lo=self._start, key=_seq), limit_bytes, limit)
+
+    def behind(self, seq: int) -> tuple[int, P | None]:
+        """Count what comes after `seq`, and return the first of it."""
+        place = bisect_right(self._items, seq, lo=self._start, key=_seq)
+        return len(self._items) - place, self._items[place] if place < len(self._items) else None
+
+    def newest(self, is_old: Callable[[P], bool]) -> tuple[int, P | None]:
+        """Count the items at the end that are not old, and return the first of them; the old ones come first."""
+        place = bisect_left(self._items, True, lo=self._start, key=lambda item: not is_old(item))  # type: ignore[arg-type]
+        return len(self._items) - place, self._items[place] if place < len(self._items) else None
 
     def before(self, seq: int | None, limit: int) -> list[P]:
         """Take the newest `limit` items before `seq` (None: of all), oldest first."""

@@ -6,10 +6,11 @@ import asyncio
 import gc
 import ipaddress
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvicorn
 from starlette.applications import Starlette
@@ -30,7 +31,7 @@ from tellwire.hub import Tracer
 from tellwire.ice import IceServers
 from tellwire.limits import raise_descriptor_limit
 from tellwire.names import Namespaces
-from tellwire.node import OPEN, OPEN_TO_ALL, Caller, Entrance, Node
+from tellwire.node import OPEN, OPEN_TO_ALL, Caller, Entrance, Node, Title, own_title
 from tellwire.presence import make_presence
 from tellwire.transports.admin import admin_doors
 from tellwire.transports.direct import Bounds, direct_protocols
@@ -65,6 +66,24 @@ GC_THRESHOLD = (10_000, 20, 20)
 ALLOWED_HEADERS = b"Content-Type, Idempotency-Key, Last-Event-ID, Authorization, Traceparent"
 
 
+Collect = Callable[[], Awaitable[dict[int, bytes]]]
+"""Returns the metrics of the other workers of a server, by their numbers (see `tellwire.metrics.pack`)."""
+
+
+class Part(NamedTuple):
+    """What a server knows of being a worker, one of several on one port."""
+
+    title: Title
+    sockets: list[socket.socket]
+    """Where it listens."""
+    on_stop: Callable[[bool], None]
+    """Told when it begins to stop; with True all workers have to."""
+    collect: Collect
+    """Asks the others for their metrics."""
+    answer: Callable[[Callable[[], bytes]], None]
+    """Begins to answer the others with what the function returns, on the running loop."""
+
+
 class Preflight:
     """Answers a page that asks first whether it may (Fetch standard, section 3.3.2), for a path's methods."""
 
@@ -97,11 +116,18 @@ class Preflight:
         await send({"type": "http.response.body", "body": b""})
 
 
-def make_app(node: Node, *, jsonp: bool = False, metrics_open: bool = False, page: bool = True) -> Starlette:
+def make_app(
+    node: Node,
+    *,
+    jsonp: bool = False,
+    metrics_open: bool = False,
+    page: bool = True,
+    collect: Collect | None = None,
+) -> Starlette:
     """Make the ASGI application of a node, which it opens and closes with its own lifespan.
 
-    `jsonp` lets scripts read, `metrics_open` lets everybody see /metrics, `page` has the page at ``/``. It can be
-    mounted under any prefix (``root_path``).
+    `jsonp` lets scripts read, `metrics_open` lets everybody see /metrics, `page` has the page at ``/``; `collect` asks
+    for the metrics of other workers. It can be mounted under any prefix (``root_path``).
     """
 
     @asynccontextmanager
@@ -124,7 +150,7 @@ def make_app(node: Node, *, jsonp: bool = False, metrics_open: bool = False, pag
         "/v1/call": {"POST": CallEndpoint(node)},
         "/v1/ice-servers": {"GET": IceServersEndpoint(node)},
         "/v1/ws": {"GET": UpgradeRequired(node)},
-        "/metrics": {"GET": MetricsEndpoint(node, is_open=metrics_open)},
+        "/metrics": {"GET": MetricsEndpoint(node, is_open=metrics_open, collect=collect)},
         **admin_doors(node),
     }
 
@@ -135,7 +161,7 @@ def make_app(node: Node, *, jsonp: bool = False, metrics_open: bool = False, pag
         return JSONResponse({"status": "ok", "version": __version__})
 
     async def ready(_: Request) -> Response:
-        return JSONResponse({"ready": node.ready}, status_code=200 if node.ready else 503)
+        return JSONResponse({"ready": node.ready, "draining": node.draining}, status_code=200 if node.ready else 503)
 
     async def describe(request: Request) -> Response:
         from tellwire.openapi import document  # it is made where somebody looks
@@ -202,9 +228,10 @@ class MetricsEndpoint(Endpoint):
 
     transport = "metrics"
 
-    def __init__(self, node: Node, *, is_open: bool) -> None:
+    def __init__(self, node: Node, *, is_open: bool, collect: Collect | None = None) -> None:
         super().__init__(node)
         self._is_open = is_open
+        self._collect = collect
 
     async def identify(self, scope: Scope) -> Caller:
         if self._is_open:
@@ -218,7 +245,8 @@ class MetricsEndpoint(Endpoint):
             await self.node.allow(caller, "admin", ["metrics"])
         from tellwire.metrics import render  # it is loaded where somebody looks
 
-        body, content_type = render(self.node, header(scope, b"accept") or "")
+        others = await self._collect() if self._collect is not None else None
+        body, content_type = render(self.node, header(scope, b"accept") or "", others)
         return Answer(200, body, content_type.encode())
 
 
@@ -256,23 +284,43 @@ async def _explain(request: Request, exc: Exception) -> Response:
 class Server(uvicorn.Server):
     """uvicorn, draining its node before it stops."""
 
-    def __init__(self, config: uvicorn.Config, node: Node, on_ready: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        node: Node,
+        on_ready: Callable[[str], None] | None = None,
+        part: Part | None = None,
+    ) -> None:
         super().__init__(config)
         self._node = node
         self._on_ready = on_ready
+        self._part = part
+        node.on_stop = self._stop
+
+    def _stop(self, whole: bool) -> None:
+        """Begin to stop as on SIGTERM; with `whole` all workers of this server do."""
+        self.should_exit = True
+        if whole and self._part is not None:
+            self._part.on_stop(True)
 
     def _log_started_message(self, listeners: Any) -> None:
         """Say nothing in uvicorn's words: `on_ready` is told where the server listens."""
-        host, port = listeners[0].getsockname()[:2]
-        host = self.config.host if host in ("0.0.0.0", "::") else host  # noqa: S104  # compared, not bound
-        shown = f"[{host}]" if ":" in host else host
         if self._on_ready is not None:
-            self._on_ready(f"{'https' if self.config.is_ssl else 'http'}://{shown}:{port}")
+            self._on_ready(base_url(listeners[0], self.config.host, has_tls=self.config.is_ssl))
 
     async def startup(self, sockets: Any = None) -> None:
         """Open the node before the app's lifespan would, so that whoever called is told why it cannot be opened."""
         await self._node.open()
         await super().startup(sockets)
+        if self._part is not None:
+            self._part.answer(self._pack)
+        if sockets is not None:
+            self._log_started_message(sockets)
+
+    def _pack(self) -> bytes:
+        from tellwire.metrics import pack  # it is loaded where somebody looks
+
+        return pack(self._node)
 
     async def _serve(self, sockets: Any = None) -> None:
         await super()._serve(sockets)
@@ -283,13 +331,25 @@ class Server(uvicorn.Server):
         """Give every connection its slot to go elsewhere, then stop."""
         for server in self.servers:
             server.close()
+        if self._part is not None:
+            self._part.on_stop(False)
         await self._node.drain()
         await super().shutdown(sockets)
         # uvicorn would die of the signal now; a stop that was asked for is no failure.
         self._captured_signals.clear()
 
 
-def make_node(settings: Settings, hooks: Hooks | None = None, *, embedded: bool = False) -> Node:
+def base_url(listener: socket.socket, wanted: str, *, has_tls: bool) -> str:
+    """Return where a server is that listens there; `wanted` is the host as the settings have it."""
+    host, port = listener.getsockname()[:2]
+    host = wanted if host in ("0.0.0.0", "::") else host  # noqa: S104  # compared, not bound
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'https' if has_tls else 'http'}://{shown}:{port}"
+
+
+def make_node(
+    settings: Settings, hooks: Hooks | None = None, *, embedded: bool = False, title: Title | None = None
+) -> Node:
     """Make the node that the settings describe; raises ValueError or TellwireError where they cannot be met.
 
     With `hooks` the application is asked; else the backend is that the settings name, if they do. A node that is
@@ -329,6 +389,7 @@ def make_node(settings: Settings, hooks: Hooks | None = None, *, embedded: bool 
         counters=counters,
         trusted_proxies=tuple(ipaddress.ip_network(text, strict=False) for text in server.trusted_proxies),
         revocation_s=auth.revocation_s,
+        title=title or own_title(server.node_name),
         ice=IceServers(settings.ice),
     )
     if server.traces:
@@ -344,14 +405,15 @@ def _make_tracer() -> Tracer:
     return MessageTracer()
 
 
-def make_server(settings: Settings, on_ready: Callable[[str], None] | None = None) -> Server:
-    """Make the server that the settings describe."""
+def make_server(settings: Settings, on_ready: Callable[[str], None] | None = None, part: Part | None = None) -> Server:
+    """Make the server that the settings describe, or a worker of it."""
     server = settings.server
-    node = make_node(settings)
+    node = make_node(settings, title=part.title if part is not None else None)
+    collect = part.collect if part is not None else None
     bounds = Bounds(settings.limits, node.turnstile, node.counters, node.trusted_proxies)
     http, websocket = _protocols(bounds, has_tls=server.tls_cert is not None)
     config = uvicorn.Config(
-        make_app(node, jsonp=settings.auth.jsonp, metrics_open=server.metrics_open),
+        make_app(node, jsonp=settings.auth.jsonp, metrics_open=server.metrics_open, collect=collect),
         host=server.host,
         port=server.port,
         http=http,
@@ -370,7 +432,7 @@ def make_server(settings: Settings, on_ready: Callable[[str], None] | None = Non
         timeout_graceful_shutdown=5,
         backlog=4096,
     )
-    return Server(config, node, on_ready)
+    return Server(config, node, on_ready, part)
 
 
 def _protocols(bounds: Bounds, *, has_tls: bool) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol]]:
@@ -382,7 +444,7 @@ def _protocols(bounds: Bounds, *, has_tls: bool) -> tuple[type[asyncio.Protocol]
     return secure_protocols(bounds)
 
 
-def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
+def run(settings: Settings, on_ready: Callable[[str], None], part: Part | None = None) -> None:
     """Serve until SIGINT or SIGTERM; `on_ready` is called with the base URL once connections are taken."""
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     too_few = raise_descriptor_limit(settings.limits.connections_max)
@@ -392,10 +454,10 @@ def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
         if too_few is not None:
             logging.getLogger("tellwire").warning("%s", too_few)
 
-    server = make_server(settings, say)
+    server = make_server(settings, say, part)
     # Connections are many and live long. Python's defaults walk over all of them every 70,000 allocations, which with
     # 10,000 connections took a tenth of the time and showed in the latency of those that were waiting.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLD)
-    server.run()
+    server.run(part.sockets if part is not None else None)

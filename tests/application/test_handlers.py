@@ -181,7 +181,7 @@ def test_everything_works_deep_under_a_prefix(host: Host, client: Client) -> Non
     assert redirected.headers["location"].endswith(f"{PREFIX}/")
     assert client.get("/openapi.json").json()["servers"] == [{"url": PREFIX}]
     assert client.get("/healthz").json()["status"] == "ok"
-    assert client.get("/readyz").json() == {"ready": True}
+    assert client.get("/readyz").json() == {"ready": True, "draining": False}
     assert client.get("/v1/ws").status_code == 426
     assert client.get("/v1/messages/").status_code == 400, "as without the slash: no channel is named"
     assert client.get("/v1/nowhere").json()["code"] == "not_found"

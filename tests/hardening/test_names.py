@@ -98,7 +98,7 @@ def test_right_to_everything_is_none_to_what_is_the_servers_own(guarded: Server,
         assert wire.ask(type="publish", **forged)["code"] == "invalid_channel"
         assert wire.ask(type="ping")["type"] == "pong"
         listed = http.get(f"/v1/admin/channels?prefix={quote(name[:2])}", headers=[bearer(text)]).json()
-        assert listed == {"channels": [], "total": 0}
+        assert listed == {"channels": [], "total": 0, "unanswered": []}
 
 
 def test_name_in_the_signals_of_another_is_refused(server: Server) -> None:

@@ -132,10 +132,13 @@ OPERATIONS: dict[str, dict[str, Door]] = {
     "call": {"post": post("/v1/call", method="echo", data=1), **command("call", method="echo", data=1)},
     "admin": {
         "stats": Door("/v1/admin/stats"),
+        "nodes": Door("/v1/admin/nodes"),
         "connections": Door("/v1/admin/connections"),
         "channels": Door("/v1/admin/channels"),
+        "presence": reading("/v1/admin/presence"),
         "publish": post("/v1/admin/publish", **PUBLISH),
         "disconnect": post("/v1/admin/disconnect", client="nobody"),
+        "unsubscribe": post("/v1/admin/unsubscribe", client="nobody", channel="room"),
         "revoke": post("/v1/admin/revoke", token_id="nothing"),
         "metrics": Door("/metrics"),
     },

@@ -64,12 +64,12 @@ def test_new_connections_are_refused_while_it_drains(start_server: Callable[...,
         for _ in range(600):  # as many take seconds to drain
             stack.enter_context(WebSocket(server))
         http = stack.enter_context(Http(server))
-        assert http.get("/readyz").json() == {"ready": True}
+        assert http.get("/readyz").json() == {"ready": True, "draining": False}
         server.terminate()
         while http.get("/readyz").status == 200:
             pass
         # The listener is closed; on a connection that is open still, the answer is that this node goes.
-        assert http.get("/readyz").json() == {"ready": False}
+        assert http.get("/readyz").json() == {"ready": False, "draining": True}
         # What is under way is still done.
         assert http.post("/v1/messages", {"channel": channel, "data": 1}).status == 200
         for path, parameters in (("/v1/events", {}), ("/v1/stream", {}), ("/v1/messages", {"wait": 1})):

@@ -94,6 +94,7 @@ class Running(Handlers):
             self._forget()
             raise
         settings = self.settings
+        node.on_stop = lambda whole: self._drain()
         self._node = node
         self._app = make_app(
             node, jsonp=settings.auth.jsonp, metrics_open=settings.server.metrics_open, page=self._page
@@ -122,6 +123,8 @@ class Running(Handlers):
                 "nobody may come in yet: register on_connect or authorize, give a key for tokens (token_key), "
                 "or say open=True if everybody who can reach this application may read and publish"
             )
+        if settings.server.workers > 1:
+            raise ValueError("workers are those of `tellwire serve`; here it is your server that starts processes")
         self._sealed = True
         hooks.counters = None  # those of a node before
         return make_node(settings, None if settings.hooks.urls() else hooks, embedded=True)

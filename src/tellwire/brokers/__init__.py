@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from tellwire.brokers.base import Broker, Feed, Slice
 from tellwire.names import Namespaces
 
-__all__ = ["BROKERS", "Broker", "Feed", "Slice", "make_broker"]
+__all__ = ["BROKERS", "OF_ONE_PROCESS", "Broker", "Feed", "Slice", "make_broker"]
 
 BROKERS = {
     "memory": "tellwire.brokers.memory:MemoryBroker",
@@ -19,6 +19,9 @@ BROKERS = {
     "rediss+sentinel": "tellwire.brokers.redis:RedisBroker",
 }
 """URL scheme -> "module:class" of the brokers that come along."""
+
+OF_ONE_PROCESS = frozenset({"memory", "sqlite"})
+"""Schemes of brokers whose log is one process's: in its memory, or in a file that it locks."""
 
 
 def make_broker(url: str, namespaces: Namespaces, *, dedupe_window_s: float = 300.0) -> Broker:

@@ -225,7 +225,7 @@ def _greet(wanted: Settings, url: str) -> None:
     console.print(f"  {who}")
     if server.workers > 1:
         console.print(f"  {server.workers} workers, each a node of its own")
-    console.print(f"  messages are kept in {server.broker}")
+    console.print(f"  messages are kept in {_without_query(server.broker)}")
     console.print("Try, each in a terminal of its own:")
     shown = ""
     if wanted.auth.has_key:

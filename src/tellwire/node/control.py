@@ -1,4 +1,4 @@
-"""What all nodes have to know at once: whom to cut off, and whose tokens are no longer good.
+"""What all nodes have to know at once: whom to cut off, whose tokens are no longer good, and what one asks of others.
 
 It is said on a channel of the log, which each node reads from its beginning when it starts. So a revocation outlives
 the process wherever messages do, and reaches the nodes that were not there when it was made.
@@ -16,6 +16,7 @@ from tellwire.errors import CloseCode
 from tellwire.message import Draft, Message
 from tellwire.node.callers import Caller
 from tellwire.node.local import Local, LocalReading
+from tellwire.node.roster import Question
 from tellwire.protocol.internal import CONTROL
 from tellwire.subscriber import Subscriber
 
@@ -33,6 +34,23 @@ class _Order(msgspec.Struct, omit_defaults=True):
     client: str | None = None
     reason: str = ""
     comes_back: bool = True
+    question: Question | None = None
+
+
+class DisconnectWanted(msgspec.Struct, omit_defaults=True):
+    """Whose connections are to be closed: those of a user, or of a client."""
+
+    user: str | None = None
+    client: str | None = None
+    reason: str = ""
+    comes_back: bool = True
+
+
+def _disconnecting(wanted: DisconnectWanted) -> _Order:
+    reason = wanted.reason or "the application said so"
+    return _Order(
+        "disconnect", time.time(), wanted.user, None, wanted.client, reason=reason, comes_back=wanted.comes_back
+    )
 
 
 _decode = msgspec.json.Decoder(_Order).decode
@@ -71,13 +89,19 @@ class Control:
         self, *, user: str | None = None, client: str | None = None, reason: str = "", comes_back: bool = True
     ) -> None:
         """Close all connections of a user or a client, on all nodes; without `comes_back`, tell them to stay away."""
-        reason = reason or "the application said so"
-        await self._say(
-            _Order("disconnect", time.time(), user=user, client=client, reason=reason, comes_back=comes_back)
-        )
+        wanted = DisconnectWanted(user, client, reason, comes_back)
+        await self._say(_disconnecting(wanted))
+
+    def disconnect_here(self, wanted: DisconnectWanted) -> int:
+        """Close the connections of a user or a client on this node; return how many they were."""
+        return self._cut(_disconnecting(wanted))
+
+    async def ask(self, question: Question) -> None:
+        """Ask something of other nodes; what they answer is the roster's."""
+        await self._say(_Order("ask", time.time(), question=question))
 
     async def _say(self, order: _Order) -> None:
-        ephemeral = order.what == "disconnect"
+        ephemeral = order.what != "revoke"
         await self._node.broker.append(
             Draft(CONTROL, msgspec.json.encode(order), event=order.what, ephemeral=ephemeral)
         )
@@ -92,6 +116,13 @@ class Control:
             self._caught_up.set()
 
     def _obey(self, order: _Order) -> None:
+        if order.question is not None:
+            self._node.tasks.start(self._node.roster.hear(order.question))
+        elif order.what in ("revoke", "disconnect"):
+            self._cut(order)
+
+    def _cut(self, order: _Order) -> int:
+        """Close the connections that an order is about; return how many they were."""
         revocations = self._node.entrance.revocations
         if order.what == "revoke":
             if order.user is not None:
@@ -102,10 +133,13 @@ class Control:
         code = CloseCode.GOING_AWAY if order.comes_back else CloseCode.FORBIDDEN
         if order.what == "revoke":
             code = CloseCode.REVOKED
+        count = 0
         for subscriber in list(self._node.hub.subscribers):
             caller: object = subscriber.caller
             if isinstance(caller, Caller) and _concerns(order, caller):
                 subscriber.door.close(code, order.reason)
+                count += 1
+        return count
 
 
 def _concerns(order: _Order, caller: Caller) -> bool:

@@ -9,6 +9,7 @@ other, hence resumed, in order, and told of gaps.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -23,6 +24,7 @@ from tellwire.names import check_channel
 from tellwire.node.callers import Caller, caller_of
 from tellwire.node.departures import NAMELESS
 from tellwire.node.drafts import as_json, check_event, check_size, check_text, need_data
+from tellwire.node.roster import ROSTER
 from tellwire.presence import Member
 from tellwire.protocol.commands import ID_MAX_CHARS, Send
 from tellwire.protocol.commands import Presence as PresenceCommand
@@ -48,6 +50,8 @@ RETRY_S = 1.0
 
 SWEEPS_PER_LEASE = 3
 """How often a node renews its lease, and looks for dead ones, while one lasts."""
+
+_log = logging.getLogger("tellwire")
 
 Attendance = Literal["enter", "watch"]
 """What a reading request wants of presence: to be a member and hear of the others, or only the latter."""
@@ -257,6 +261,11 @@ class Members:
                     reply(Unsubscribed(PRESENCE + channel, None, exc.code))
                 await self._let_go(subscriber, channel)
 
+    async def expel(self, subscriber: Subscriber, channel: str) -> None:
+        """End what a connection watches of a channel, and that it is a member of it."""
+        self._node.hub.unsubscribe(subscriber, PRESENCE + channel)
+        await self._let_go(subscriber, channel)
+
     async def _let_go(self, subscriber: Subscriber, channel: str) -> None:
         """End a membership as far as one connection holds it."""
         hold = self._holds.get((channel, subscriber.client))
@@ -405,6 +414,11 @@ class Members:
 
     async def _swept(self, member: Member) -> None:
         node = self._node
+        if member.channel == ROSTER:
+            _log.warning(
+                "the node %s was not heard of for its lease; its members are taken to have left", member.client
+            )
+            return
         if member.channel == NAMELESS:
             await node.departures.tell(member, None, "its node died")
         else:

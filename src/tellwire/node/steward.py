@@ -34,6 +34,8 @@ from tellwire.node.departures import Departures
 from tellwire.node.drafts import check_count, check_session, make_draft
 from tellwire.node.entrance import OPEN, Entrance
 from tellwire.node.members import Attendance, Members
+from tellwire.node.operating import answer_questions
+from tellwire.node.roster import Roster, Title, own_title
 from tellwire.presence import Presence, make_presence
 from tellwire.protocol.commands import (
     COMMANDS,
@@ -83,6 +85,7 @@ class Node:
         counters: Where all this is counted.
         trusted_proxies: Whose word is taken for the address of a client.
         revocation_s: Seconds for which a revocation is kept.
+        title: What operators call it.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class Node:
         trusted_proxies: Collection[Network] = (),
         revocation_s: float = 86_400.0,
         ice: IceServers | None = None,
+        title: Title | None = None,
     ) -> None:
         self.name = secrets.token_urlsafe(9)
         self.broker = broker
@@ -123,8 +127,12 @@ class Node:
         self.members = Members(self)
         self.departures = Departures(self)
         self.control = Control(self, revocation_s)
+        self.roster = Roster(self, title or own_title())
+        answer_questions(self.roster)
         self.ready = False
-        self._draining = False
+        self.draining = False
+        self.on_stop: Callable[[bool], None] = self._stop_by_itself
+        """Begins to stop the process of this node, or with True the whole server that it is a worker of."""
         self._commands = Buckets(self.limits.commands_per_s, self.limits.commands_per_s)
         self._publishes = Buckets(self.limits.publishes_per_s, self.limits.publishes_per_s)
         self._clock = time.monotonic
@@ -134,6 +142,8 @@ class Node:
         await self.hub.open()
         await self.presence.open(self.name, self.limits.node_lease_s)
         await self.control.open()
+        await self.roster.open()
+        self.tasks.start(self.roster.beat())
         self.tasks.start(self._beat())
         self.tasks.start(self.members.beat())
         self.tasks.start(self.members.sweep())
@@ -146,6 +156,7 @@ class Node:
             subscriber.door.close(CloseCode.GOING_AWAY, "the server stops")
         await self.departures.finish()
         self.members.close()
+        await self.roster.leave()
         self.control.close()
         await self.tasks.aclose()
         await self.hooks.aclose()
@@ -167,10 +178,11 @@ class Node:
 
         From here on new connections are refused, so that they find another node.
         """
-        if self._draining:
+        if self.draining:
             return
         self.ready = False
-        self._draining = True
+        self.draining = True
+        self.tasks.start(self.roster.tell_soon())
         self.members.close()
         waiting = list(self.hub.subscribers)
         window_s = min(self.limits.drain_s, len(waiting) * DRAIN_PACE_S)
@@ -179,6 +191,10 @@ class Node:
             for subscriber in waiting[slot::slots]:
                 subscriber.door.close(CloseCode.SERVICE_RESTART, "this node is going away", 0)
             await asyncio.sleep(window_s / slots)
+
+    def _stop_by_itself(self, whole: bool) -> None:
+        """Drain, where nobody has said how the process is stopped: it goes on, without connections."""
+        self.tasks.start(self.drain())
 
     # Connections
 
@@ -204,7 +220,7 @@ class Node:
 
     def check_room(self, caller: Caller) -> None:
         """Return if a connection of this caller could be let in now; else raise Draining or TooManyConnections."""
-        if self._draining:
+        if self.draining:
             raise Draining("this node is going away; connect again")
         user = caller.user
         if user is not None:

@@ -174,20 +174,35 @@ def _admin_paths(publish: Schema, placed: Schema) -> dict[str, Any]:
     )
     done = _json("It is done, on all nodes.", ref("Done"))
     posting = (415,)
+    number: Schema = {"type": "number", "minimum": 0, "maximum": 10, "default": 2}
+    timeout = _query("timeout", "Seconds in which other nodes have to answer.", number)
+    node = [_query("node", "Only this node: its id or its name.", TEXT), timeout]
     asked = [_query("user", "Of this user.", TEXT), _query("client", "This client.", TEXT),
-             _query("channel", "That read this channel.", CHANNEL), limit]  # fmt: skip
+             _query("channel", "That read this channel.", CHANNEL), limit, *node]  # fmt: skip
+    sort: Schema = {"enum": ["readers", "rate"], "type": "string", "default": "readers"}
     return {
         "/v1/admin/stats": {"get": _operation(
             "admin", "adminStats", "Figures of this node", _responses(_json("They are.", ref("Stats"))),
         )},
+        "/v1/admin/nodes": {"get": _operation(
+            "admin", "adminNodes", "All nodes of the log, and their figures",
+            _responses(_json("They are.", ref("Nodes")), (404,)), parameters=node,
+        )},
         "/v1/admin/connections": {"get": _operation(
-            "admin", "adminConnections", "Who is connected to this node, those that lag most first",
-            _responses(_json("They are.", ref("Connections"))), parameters=asked,
+            "admin", "adminConnections", "Who is connected, to any node, those that lag most first",
+            _responses(_json("They are.", ref("Connections")), (404,)), parameters=asked,
         )},
         "/v1/admin/channels": {"get": _operation(
-            "admin", "adminChannels", "What is read on this node, the most read first",
-            _responses(_json("They are.", ref("Channels"))),
-            parameters=[_query("prefix", "Those whose name begins so.", TEXT), limit],
+            "admin", "adminChannels", "What is read, on any node, the most read first, or the busiest",
+            _responses(_json("They are.", ref("Channels")), (404,)),
+            parameters=[
+                _query("prefix", "Those whose name begins so.", TEXT), _query("sort", "By what.", sort), limit, *node,
+            ],
+        )},
+        "/v1/admin/presence": {"get": _operation(
+            "admin", "adminPresence", "Who is in a channel, and on which node",
+            _responses(_json("They are.", ref("ChannelMembers"))),
+            parameters=[_query("channel", "The channel.", CHANNEL, required=True), limit],
         )},
         "/v1/admin/publish": {"post": _operation(
             "admin", "adminPublish", "Publish to any channel, past the application's hooks",
@@ -195,8 +210,18 @@ def _admin_paths(publish: Schema, placed: Schema) -> dict[str, Any]:
         )},
         "/v1/admin/disconnect": {"post": _operation(
             "admin", "adminDisconnect", "Close the connections of a user or a client, on all nodes",
-            _responses(done, posting),
+            _responses(_json("How many they were.", ref("Disconnected")), posting), parameters=[timeout],
             requestBody=_posting({"oneOf": [ref("DisconnectUser"), ref("DisconnectClient")]}),
+        )},
+        "/v1/admin/unsubscribe": {"post": _operation(
+            "admin", "adminUnsubscribe", "Take a user or a client out of a channel, on all nodes",
+            _responses(_json("How many readings have ended.", ref("Unsubscribed")), posting), parameters=[timeout],
+            requestBody=_posting({"oneOf": [ref("UnsubscribeUser"), ref("UnsubscribeClient")]}),
+        )},
+        "/v1/admin/drain": {"post": _operation(
+            "admin", "adminDrain", "Begin to stop the server that is asked, or the node or server that is named",
+            _responses(_json("These do.", ref("Draining")), (404, *posting)), parameters=[timeout],
+            requestBody=_posting(ref("Drain")),
         )},
         "/v1/admin/revoke": {"post": _operation(
             "admin", "adminRevoke", "Refuse a user's tokens up to now, or one token, on all nodes",
@@ -206,7 +231,7 @@ def _admin_paths(publish: Schema, placed: Schema) -> dict[str, Any]:
 
 
 def _health_paths() -> dict[str, Any]:
-    ready = object_of({"ready": {"type": "boolean"}})
+    ready = object_of({"ready": {"type": "boolean"}, "draining": {"type": "boolean"}})
     figures = {"description": "Metrics of this node.", "content": {"text/plain": {"schema": TEXT}}}
     described = _json("This.", {"type": "object"})
     return {

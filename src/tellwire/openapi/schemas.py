@@ -125,20 +125,64 @@ def _admin_schemas() -> dict[str, Schema]:
     how: dict[str, Schema] = {"reason": TEXT, "reconnect": {"type": "boolean", "default": True}}
     connection = {
         "client": TEXT, "user": nullable(TEXT), "transport": TEXT, "address": nullable(TEXT), "since": COUNT,
-        "channels": list_of(TEXT), "channel_count": COUNT, "lag": COUNT,
+        "channels": list_of(TEXT), "channel_count": COUNT, "lag": COUNT, "lag_messages": COUNT, "lag_ms": COUNT,
+        "node": TEXT,
     }  # fmt: skip
-    channel = {"channel": TEXT, "readers": COUNT, "members": COUNT, "users": COUNT, "lag_max": COUNT}
+    channel = {
+        "channel": TEXT, "readers": COUNT, "nodes": COUNT, "rate": {"type": "number", "minimum": 0}, "members": COUNT,
+        "users": COUNT, "lag_max": COUNT,
+    }  # fmt: skip
+    member = {
+        "client": TEXT, "user": nullable(TEXT), "node": TEXT, "since": COUNT, "info": ANYTHING, "state": ANYTHING,
+    }  # fmt: skip
+    silent = {"node": TEXT, "name": TEXT, "said_s": {"type": "number", "minimum": 0}}
+    unanswered = {"unanswered": list_of(ref("SilentNode"))}
+    draining = object_of({"node": TEXT, "name": TEXT, "connections": COUNT})
     stats = {
-        "node": TEXT, "version": TEXT, "uptime_s": {"type": "number", "minimum": 0}, "epoch": TEXT,
+        "node": TEXT, "name": TEXT, "server": TEXT, "host": TEXT, "pid": COUNT, "started": COUNT,
+        "ready": {"type": "boolean"}, "draining": {"type": "boolean"}, "lag_max": COUNT,
+        "version": TEXT, "uptime_s": {"type": "number", "minimum": 0}, "epoch": TEXT,
         "connections": {"type": "object", "additionalProperties": COUNT}, "channels": COUNT, "lagging": COUNT,
         "published": COUNT, "delivered": COUNT, "rates": {"type": "object", "additionalProperties": {"type": "number"}},
     }  # fmt: skip
     return {
-        "Stats": object_of(stats, says="Figures of one node; `rates` are a second, over the last ten."),
-        "Connection": object_of(connection, says="`since` is in ms since 1970, `lag` in places of the log."),
-        "Connections": object_of({"connections": list_of(ref("Connection")), "total": COUNT}),
-        "Channel": object_of(channel),
-        "Channels": object_of({"channels": list_of(ref("Channel")), "total": COUNT}),
+        "Stats": object_of(
+            stats, says="Figures of one node; `rates` are a second, over the last ten; `lag_max` in places."
+        ),
+        "SilentNode": object_of(silent, says="A node that did not answer in time, and how long ago it was heard of."),
+        "Nodes": object_of(
+            {
+                "nodes": list_of(
+                    object_of(
+                        {"node": TEXT, "name": TEXT, "answered": {"type": "boolean"}},
+                        {
+                            **{name: field for name, field in stats.items() if name not in ("node", "name")},
+                            "said_s": silent["said_s"],
+                            "at": {"type": "number"},
+                        },
+                    )
+                ),
+                **unanswered,
+            },
+            says="Of one that did not answer, the figures are what it said last.",
+        ),
+        "Connection": object_of(
+            connection,
+            says="`since` is in ms since 1970, `lag` in places of the log; `lag_messages` and `lag_ms`, for how long "
+            "the oldest of them waits, are at least so much.",
+        ),
+        "Connections": object_of({"connections": list_of(ref("Connection")), "total": COUNT, **unanswered}),
+        "Channel": object_of(channel, says="`rate` is messages a second, over the last ten."),
+        "Channels": object_of({"channels": list_of(ref("Channel")), "total": COUNT, **unanswered}),
+        "ChannelMembers": object_of(
+            {"channel": TEXT, "clients": COUNT, "users": COUNT, "members": list_of(object_of(member))}
+        ),
+        "UnsubscribeUser": object_of({"channel": TEXT, "user": TEXT}),
+        "UnsubscribeClient": object_of({"channel": TEXT, "client": TEXT}),
+        "Unsubscribed": object_of({"readings": COUNT, **unanswered}),
+        "Disconnected": object_of({"connections": COUNT, **unanswered}),
+        "Drain": object_of({}, {"node": nullable(TEXT)}),
+        "Draining": object_of({"draining": list_of(draining), **unanswered}),
         "DisconnectUser": object_of({"user": TEXT}, how),
         "DisconnectClient": object_of({"client": TEXT}, how),
         "RevokeUser": object_of({"user": TEXT}, says="Refuses the tokens that the user has had up to now."),

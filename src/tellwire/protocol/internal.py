@@ -21,7 +21,10 @@ INBOX = "$client:"
 """Before a client's id: the signals that were sent to it."""
 
 CONTROL = "$control:nodes"
-"""What every node has to know: revocations, and whom to disconnect."""
+"""What every node has to know: revocations, whom to disconnect, and what a node asks of the others."""
+
+ANSWERS = "$answers:"
+"""Before a node's id: what the others answer it."""
 
 
 class InternalCount(msgspec.Struct):
