@@ -1,4 +1,4 @@
-# serve test lint bench docs soak autobahn clean. Nothing has to be installed or activated first.
+# serve test lint bench docs proto soak autobahn clean. Nothing has to be installed or activated first.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -10,7 +10,7 @@ DEV := $(VENV)/.installed-dev
 NODE := tests/node_modules/.installed
 ARGS ?=
 
-.PHONY: help serve test lint bench docs soak autobahn clean system-packages
+.PHONY: help serve test lint bench docs proto soak autobahn clean system-packages
 
 help:
 	@echo "make serve      start a server on http://127.0.0.1:8000 (ARGS='--port 9000' passes flags on)"
@@ -18,6 +18,7 @@ help:
 	@echo "make lint       ruff and mypy"
 	@echo "make bench      measure against other servers, into bench/results/"
 	@echo "make docs       write the generated pages of docs/reference/"
+	@echo "make proto      write the stubs of spec/tellwire.proto"
 	@echo "make soak       the tests that take minutes"
 	@echo "make autobahn   the Autobahn test suite against our WebSocket code (needs a Python 2.7)"
 	@echo "make clean      remove what these made"
@@ -42,6 +43,12 @@ bench: $(DEV)
 
 docs: $(DEV)
 	$(PY) -m docs.generate
+
+# The path before the = is the one that the stubs import each other by.
+proto: $(DEV)
+	$(PY) -m grpc_tools.protoc -Itellwire/protocol/proto=spec --plugin=protoc-gen-mypy=$(VENV)/bin/protoc-gen-mypy \
+		--plugin=protoc-gen-mypy_grpc=$(VENV)/bin/protoc-gen-mypy_grpc --python_out=src --grpc_python_out=src \
+		--mypy_out=quiet:src --mypy_grpc_out=quiet:src tellwire/protocol/proto/tellwire.proto
 
 soak: $(DEV) system-packages $(NODE)
 	$(PY) -m pytest -m soak $(ARGS)

@@ -31,6 +31,9 @@ class Limits:
     unauthenticated_max: int = 5_000
     """Connections that have not sent a whole request, or still have to say who they are; the oldest of them makes way
     for the next one, with 503 too_many_connections or a close with 1013."""
+    grpc_streams_max: int = 100
+    """Streams that one gRPC connection may have, each of which counts as a connection besides; beyond it the answer is
+    RESOURCE_EXHAUSTED, too_many_connections."""
     channels_per_connection: int = 1000
     """Channels that one connection may read; beyond it the answer is too_many_channels."""
     commands_per_s: float = 10_000.0

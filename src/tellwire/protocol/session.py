@@ -62,12 +62,16 @@ class Session:
             command = self.codec.decode(payload)
         except Malformed as exc:
             raise ProtocolViolation(CloseCode.INVALID_DATA, exc.detail) from None
+        self.admit(command)
+        return command
+
+    def admit(self, command: AnyCommand) -> None:
+        """Take note of a command; raises BadRequest where it cannot be said now."""
         if type(command) is Connect and self.state is not State.NEW:
             error = BadRequest("connect: this connection is open already; connect comes first or not at all")
             error.ref = command.ref
             raise error
         self.state = State.OPEN
-        return command
 
     def close(self) -> None:
         """Take nothing more."""

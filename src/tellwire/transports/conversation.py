@@ -14,7 +14,7 @@ from tellwire.errors import CloseCode, Internal, RequestError, TellwireError, To
 from tellwire.node import Node
 from tellwire.protocol.commands import AnyCommand, Connect, Publish, Refresh
 from tellwire.protocol.pushes import Push
-from tellwire.protocol.session import ProtocolViolation, Session, describe
+from tellwire.protocol.session import ProtocolViolation, Session, State, describe
 from tellwire.subscriber import Door, Subscriber
 
 
@@ -40,7 +40,7 @@ class Conversation:
         self._node = node
         self._wire = wire
         self._session = session
-        self._waiting: deque[AnyCommand] | None = None
+        self._waiting: deque[tuple[AnyCommand, bool]] | None = None
         self._in_flight = 0
         self._barrier = False
         self._resuming = False
@@ -52,19 +52,40 @@ class Conversation:
             command = self._session.receive(payload, binary=binary)
         except ProtocolViolation as exc:
             self._wire.close(exc.code, exc.reason)
-            return
         except RequestError as exc:
-            self._node.counters.rejects[exc.code] += 1
-            self._wire.send(describe(exc, None))
+            self.refuse(exc)
+        else:
+            if command is not None:
+                self._take(command, binary)
+
+    def take(self, command: AnyCommand, *, packed: bool) -> None:
+        """Take a command that is no payload; `packed` tells that the data in it is MessagePack."""
+        if self._session.state is State.CLOSED:
             return
-        if command is None:
-            return
+        try:
+            self._session.admit(command)
+        except RequestError as exc:
+            self.refuse(exc)
+        else:
+            self._take(command, packed)
+
+    def refuse(self, exc: RequestError) -> None:
+        """Answer what is no command that can be carried out."""
+        self._node.counters.rejects[exc.code] += 1
+        self._wire.send(describe(exc, None))
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether every command has been answered."""
+        return not self._in_flight and not self._waiting
+
+    def _take(self, command: AnyCommand, packed: bool) -> None:
         if not self._waiting and not self._must_wait(command):
-            self._begin(command)
+            self._begin(command, packed)
             return
         if self._waiting is None:
             self._waiting = deque()
-        self._waiting.append(command)
+        self._waiting.append((command, packed))
         self._wire.pause_reading()
 
     def end(self, code: CloseCode | None = None, reason: str = "") -> None:
@@ -89,13 +110,13 @@ class Conversation:
         work = node.subscribe_own(self.subscriber, since, self._wire.send)
         node.tasks.start(work, partial(self._done, Connect(), True))
 
-    def _begin(self, command: AnyCommand) -> None:
+    def _begin(self, command: AnyCommand, packed: bool) -> None:
         barrier = self._is_barrier(command)
         self._in_flight += 1
         self._barrier = barrier
         node = self._node
         node.tasks.start(
-            node.handle(self.subscriber, command, self._wire.send, packed=self._session.codec.binary),
+            node.handle(self.subscriber, command, self._wire.send, packed=packed),
             partial(self._done, command, barrier),
         )
 
@@ -111,8 +132,8 @@ class Conversation:
     def _resume(self) -> None:
         """Begin what has waited; not re-entered, as what begins may be done at once."""
         self._resuming = True
-        while self._waiting and not self._must_wait(self._waiting[0]):
-            self._begin(self._waiting.popleft())
+        while self._waiting and not self._must_wait(self._waiting[0][0]):
+            self._begin(*self._waiting.popleft())
         self._resuming = False
         if self._waiting is not None and not self._waiting:
             self._waiting = None
