@@ -9,8 +9,9 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -226,3 +227,47 @@ sentinel failover-timeout {name} 3000
         yield sentinel
     finally:
         sentinel.kill()
+
+
+@contextmanager
+def redis_cluster(directory: Path, *options: str, replicas: int = 0) -> Iterator[list[RedisServer]]:
+    """Start a Redis Cluster of three masters, each with so many replicas; the masters come first."""
+    with ExitStack() as stack:
+        servers = [
+            stack.enter_context(
+                redis_server(
+                    directory / str(number), "--cluster-enabled", "yes", "--cluster-port", str(free_port()),
+                    "--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0", *options,
+                )
+            )
+            for number in range(3 * (1 + replicas))
+        ]  # fmt: skip
+        program = shutil.which("redis-cli")
+        assert program is not None
+        addresses = [f"127.0.0.1:{server.port}" for server in servers]
+        create = [program, "--cluster", "create", *addresses, "--cluster-replicas", str(replicas), "--cluster-yes"]
+        made = subprocess.run(create, capture_output=True, text=True, timeout=_START_S * 2, check=False)
+        assert made.returncode == 0, made.stdout + made.stderr
+        for server in servers:
+            server.until("CLUSTER INFO", b"cluster_state:ok")
+        yield servers
+
+
+class Watched(NamedTuple):
+    """A master, a replica that is up to date, and a Sentinel that knows both; ``place`` begins the log's URL."""
+
+    master: RedisServer
+    replica: RedisServer
+    place: str
+
+
+@contextmanager
+def watched_redis(directory: Path) -> Iterator[Watched]:
+    """Start a master, its replica and a Sentinel, and end them."""
+    with redis_server(directory / "master", "--repl-diskless-sync-delay", "0") as master:
+        replicates = ("--replicaof", f"127.0.0.1 {master.port}", "--repl-ping-replica-period", "1")
+        with redis_server(directory / "replica", *replicates) as replica:
+            replica.until("INFO replication", b"master_link_status:up")
+            with redis_sentinel(directory / "sentinel", master, "tell") as sentinel:
+                sentinel.until("SENTINEL REPLICAS tell", str(replica.port).encode())
+                yield Watched(master, replica, f"redis+sentinel://127.0.0.1:{sentinel.port}/tell")

@@ -21,11 +21,12 @@ from tellwire.names import Namespaces
         ("redis://:p%40ss@h/0", RedisPlace((("h", 6379),), password="p@ss")),
         (
             "redis://u:p@h?timeout=0.5&prefix=a.b&shards=1",
-            RedisPlace((("h", 6379),), username="u", password="p", prefix="a.b", timeout_s=0.5),
+            RedisPlace((("h", 6379),), username="u", password="p", tag="a.b", prefix="a.b", timeout_s=0.5),
         ),
         ("rediss://h:1/0?ca=/x.pem", RedisPlace((("h", 1),), tls=True, ca="/x.pem")),
         ("redis+sentinel://a,b:5/m", RedisPlace((("a", 26379), ("b", 5)), "m")),
         ("rediss+sentinel://u:p@a/m/2", RedisPlace((("a", 26379),), "m", 2, "u", "p", True)),
+        ("redis+cluster://a,b:5?shards=3", RedisPlace((("a", 6379), ("b", 5)), is_cluster=True, shards=3)),
     ],
 )
 def test_redis_url_is_read(url: str, place: RedisPlace) -> None:
@@ -45,7 +46,9 @@ def test_redis_url_is_read(url: str, place: RedisPlace) -> None:
         ("redis://u:secret@h?timeout=0", "a number of seconds from 0.05"),
         ("redis://u:secret@h?timeout=soon", "a number of seconds from 0.05"),
         ("redis://u:secret@h?ca=x", "goes with TLS"),
-        ("redis://u:secret@h?shards=2", "keeps a log in one shard"),
+        ("redis://u:secret@h?shards=0", "a number from 1 to 64"),
+        ("redis://u:secret@h?shards=65", "a number from 1 to 64"),
+        ("redis+cluster://u:secret@h/2", "has only one: leave /2 out"),
         ("redis://u:secret@h?speed=9", "unknown option 'speed'; the Redis broker knows prefix"),
         ("redis://u:secret@h#x", "names no Redis"),
     ],

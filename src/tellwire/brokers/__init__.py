@@ -17,6 +17,8 @@ BROKERS = {
     "rediss": "tellwire.brokers.redis:RedisBroker",
     "redis+sentinel": "tellwire.brokers.redis:RedisBroker",
     "rediss+sentinel": "tellwire.brokers.redis:RedisBroker",
+    "redis+cluster": "tellwire.brokers.redis:RedisBroker",
+    "rediss+cluster": "tellwire.brokers.redis:RedisBroker",
 }
 """URL scheme -> "module:class" of the brokers that come along."""
 

@@ -38,6 +38,7 @@ class RedisBroker(Broker):
         dedupe_window_s: Seconds for which a publisher's id is remembered.
         queue_max_bytes: Bytes of appends that may wait for Redis; a further one raises Unavailable.
         clock: Milliseconds since 1970; None means Redis' own clock, the same for all nodes.
+        shard: Which of the place's shards this one is, from 0.
     """
 
     def __init__(
@@ -48,8 +49,10 @@ class RedisBroker(Broker):
         dedupe_window_s: float = 300.0,
         queue_max_bytes: int = 64 * 1024 * 1024,
         clock: Callable[[], int] | None = None,
+        shard: int = 0,
     ) -> None:
-        self.place = place
+        self.place = place.shard(shard)
+        self._shard = shard
         self.namespaces = namespaces or Namespaces()
         self.head = Position("", 0)
         self._window_ms = int(dedupe_window_s * 1000)
@@ -57,14 +60,19 @@ class RedisBroker(Broker):
         self._origin = secrets.token_hex(6)
         self._appends = 0
         self._is_open = False
-        self._log = RedisLog(place, self.namespaces, self._origin, queue_max_bytes, clock, self._moved)
+        self._log = RedisLog(self.place, self.namespaces, self._origin, queue_max_bytes, clock, self._moved)
         self._closing: asyncio.Task[None] | None = None
         self._ticker: asyncio.Task[None] | None = None
 
     @classmethod
-    def from_url(cls, url: str, namespaces: Namespaces, dedupe_window_s: float) -> RedisBroker:
-        """Make one for ``redis://``, ``rediss://`` or ``redis+sentinel://`` (see `RedisPlace`)."""
-        return cls(RedisPlace.parse(url), namespaces, dedupe_window_s=dedupe_window_s)
+    def from_url(cls, url: str, namespaces: Namespaces, dedupe_window_s: float) -> Broker:
+        """Make one for ``redis://``, ``redis+sentinel://`` or ``redis+cluster://``, or with TLS (see `RedisPlace`)."""
+        place = RedisPlace.parse(url)
+        if place.shards == 1:
+            return cls(place, namespaces, dedupe_window_s=dedupe_window_s)
+        from tellwire.brokers.redis_shards import RedisShards
+
+        return RedisShards(place, namespaces, dedupe_window_s=dedupe_window_s)
 
     async def open(self, feed: Feed) -> None:
         if self._log.feed is not None or self._closing is not None:
@@ -116,7 +124,7 @@ class RedisBroker(Broker):
                 log.key(f"i:{draft.id}@{draft.channel}"), log.prefix, self.head.epoch, draft.channel, token, since,
                 deadline, now, window, "" if draft.expect is None else str(draft.expect), body, size, settings.name,
                 settings.history_messages, int(settings.history_age_s * 1000), settings.history_bytes,
-                log.announcements(draft.channel),
+                log.announcements(draft.channel), self._shard, self.place.shards,
             )  # fmt: skip
 
         return log.begin(make, partial(self._appended, draft), len(draft.data) + 2 * len(draft.channel))
@@ -183,6 +191,14 @@ class RedisBroker(Broker):
             self._unfollow(channel)
             raise
 
+    def look(self, to: int = 0) -> asyncio.Future[None]:
+        """Begin to find out how far the log is; with `to`, have it come so far at least, so that it is complete there.
+
+        ``head`` is there once it is done; raises Unavailable.
+        """
+        log = self._log
+        return log.begin(lambda again: log.advancing(to) if to else log.looking, partial(log.looked, None))
+
     async def unfollow(self, channel: str) -> None:
         self._unfollow(channel)
 
@@ -223,7 +239,7 @@ class RedisBroker(Broker):
         while True:
             await asyncio.sleep(_TICK_S)
             try:
-                await log.begin(lambda again: log.looking, partial(log.looked, None))
+                await self.look()
                 await log.begin(lambda again: ("TIME",), log.read_clock)
             except Unavailable:
                 continue  # the session says in the server's log what is wrong

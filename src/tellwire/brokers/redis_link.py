@@ -2,7 +2,8 @@
 
 redis-py has a connection for commands and another one for what is published; which of two things came first cannot be
 told there. Over RESP3 (Redis 6) both come on one connection, in order, and that order is what the broker's feed stands
-on. So this is an asyncio protocol around hiredis, and redis-py is used to ask the Sentinels.
+on. So this is an asyncio protocol around hiredis, and redis-py is used to ask the Sentinels, or a
+Cluster where a key is.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import hiredis
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
-from redis.exceptions import RedisError
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException, RedisError
 
 from tellwire.brokers.redis_url import RedisPlace
 from tellwire.errors import Unavailable
@@ -160,7 +164,7 @@ async def dial(
     link: Link | None = None
     try:
         async with asyncio.timeout(place.timeout_s):
-            host, port = place.hosts[0] if place.master is None else await _ask_sentinels(place)
+            host, port = await _find(place)
             loop = asyncio.get_running_loop()
             tls = place.tls_context()
             _, link = await loop.create_connection(
@@ -178,7 +182,7 @@ async def dial(
                 await link.ask("SELECT", place.db)
             link.id = await link.ask("CLIENT", "ID")
             return link
-    except (TimeoutError, OSError, Lost, hiredis.HiredisError, RedisError) as exc:
+    except (TimeoutError, OSError, Lost, hiredis.HiredisError, RedisError, RedisClusterException) as exc:
         if link is not None:
             link.abort("it could not be used")
         why = "it did not answer in time" if isinstance(exc, TimeoutError) and not str(exc) else str(exc)
@@ -187,6 +191,35 @@ async def dial(
         if link is not None:
             link.abort("nobody waits for it any more")
         raise
+
+
+async def _find(place: RedisPlace) -> tuple[str, int]:
+    if place.is_cluster:
+        return await _ask_cluster(place)
+    return place.hosts[0] if place.master is None else await _ask_sentinels(place)
+
+
+async def _ask_cluster(place: RedisPlace) -> tuple[str, int]:
+    """Return the address of the master that has a place's keys."""
+    cluster = RedisCluster(
+        startup_nodes=[ClusterNode(host, port) for host, port in place.hosts],
+        require_full_coverage=False,
+        username=place.username,
+        password=place.password,
+        socket_timeout=place.timeout_s / 2,
+        socket_connect_timeout=place.timeout_s / 2,
+        retry=Retry(NoBackoff(), 0),  # the session tries again by itself
+        ssl=place.tls,
+        ssl_ca_certs=place.ca,
+    )
+    try:
+        await cluster.initialize()
+        node = cluster.get_node_from_key(f"{{{place.tag}}}")
+        if node is None:
+            raise RedisClusterException(f"no master has the slot of {place.tag!r}")
+        return str(node.host), int(node.port)
+    finally:
+        await cluster.aclose()
 
 
 async def _ask_sentinels(place: RedisPlace) -> tuple[str, int]:

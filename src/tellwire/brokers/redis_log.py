@@ -13,9 +13,10 @@ import hiredis
 from tellwire.brokers.base import Feed, Slice, new_epoch
 from tellwire.brokers.redis_link import Link
 from tellwire.brokers.redis_messages import announced, decode
-from tellwire.brokers.redis_scripts import APPEND, JOIN, READ
+from tellwire.brokers.redis_scripts import ADVANCE, APPEND, JOIN, READ
 from tellwire.brokers.redis_session import Again, Command, RedisSession
 from tellwire.brokers.redis_url import RedisPlace
+from tellwire.errors import Unavailable
 from tellwire.message import Gap, Message, Position
 from tellwire.names import Namespaces
 
@@ -42,7 +43,7 @@ class RedisLog(RedisSession):
         moved: Told of every new head, before the feed is.
     """
 
-    scripts = (APPEND, JOIN, READ)
+    scripts = (APPEND, JOIN, READ, ADVANCE)
 
     def __init__(
         self,
@@ -54,7 +55,7 @@ class RedisLog(RedisSession):
         moved: Callable[[Position], None],
     ) -> None:
         super().__init__(place, queue_max_bytes)
-        self.prefix = f"{{{place.prefix}}}:"
+        self.prefix = f"{{{place.tag}}}:"
         self.namespaces = namespaces
         self.head = Position("", 0)
         self.feed: Feed | None = None
@@ -132,8 +133,12 @@ class RedisLog(RedisSession):
         """The command that asks where the log is."""
         return "HMGET", self.key("log"), "epoch", "seq"
 
+    def advancing(self, to: int) -> Command:
+        """Make the command that lets no message take a place up to `to` any more."""
+        return "EVALSHA", ADVANCE.sha, 1, self.key("log"), self.head.epoch, to
+
     def looked(self, channel: str | None, reply: list[bytes | None]) -> None:
-        """Take the answer to `looking`, which fences a channel's announcements."""
+        """Take the answer to `looking` or `advancing`, which fences a channel's announcements."""
         epoch, seq = reply
         if epoch is None or seq is None or epoch.decode() != self.head.epoch:
             raise Again("the log was lost or replaced")
@@ -221,7 +226,7 @@ class RedisLog(RedisSession):
         namespaces = "\n".join(sorted(settings.name for settings in self.namespaces))
         await _handled(
             link, partial(self._joined, names), "EVALSHA", JOIN.sha, 1, self.key("log"), self.prefix, new_epoch(),
-            self.run, int(lossless), self.head.epoch, self.head.seq, namespaces,
+            self.run, int(lossless), self.head.epoch, self.head.seq, namespaces, self.place.shards,
         )  # fmt: skip
         while not self._live:
             command = self.reading(names, self.head, _MISSED_BYTES, None, back=False, touch=False)
@@ -240,6 +245,11 @@ class RedisLog(RedisSession):
 
     def _joined(self, names: list[str], reply: list[bytes]) -> None:
         epoch, seq = reply[0].decode(), int(reply[1])
+        if not epoch:
+            raise Unavailable(
+                f"the log {self.place.prefix!r} has {seq} shards, but the URL says shards={self.place.shards}; say "
+                f"shards={seq}, or give the log another name (prefix=), since messages cannot move to other shards"
+            )
         first = not self.head.epoch
         if not first and epoch == self.head.epoch and seq > self.head.seq:
             return  # something was missed

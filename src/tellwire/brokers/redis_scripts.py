@@ -1,8 +1,9 @@
 """The scripts that run inside Redis: each change of a log, and each read of it, is one of them and hence atomic.
 
-Keys of a log called ``tellwire``; the braces keep them in one slot of a Redis Cluster::
+Keys of a log called ``tellwire``; the braces keep them in one slot of a Redis Cluster. A log in several shards has all
+this once for each, with a name of its own between the braces (`RedisPlace.shard`)::
 
-    {tellwire}:log          hash: epoch, seq, run, namespaces, uses
+    {tellwire}:log          hash: epoch, seq, run, namespaces, uses, shards (how many; missing where it is one)
     {tellwire}:s:CHANNEL    stream: entry SEQ-0 with one field, "TIME SIZE TOKEN" LF message
     {tellwire}:c:CHANNEL    hash: last, floor, count, bytes, oldest, newest (of its messages), region
     {tellwire}:n:NAMESPACE  hash: floor (of the channels that were dropped), bytes
@@ -164,8 +165,8 @@ end
 
 _APPEND = """
 local log, stream, idkey = KEYS[1], KEYS[2], KEYS[3]
-local p, epoch, channel, token, since, deadline, now, window, expect, value, size, region, keep, age, bound, announce
-    = unpack(ARGV)
+local p, epoch, channel, token, since, deadline, now, window, expect, value, size, region, keep, age, bound, announce,
+    shard, shards = unpack(ARGV)
 local server = server_ms()
 local state = redis.call('HMGET', log, 'epoch', 'seq')
 if state[1] ~= epoch then return {'epoch', state[2] or '0'} end
@@ -216,7 +217,8 @@ elseif not c then
     r.bytes = r.bytes + weight(c)
 end
 local previous = c.last
-seq = seq + 1
+-- Each shard gives its own numbers only, so that no two give the same: those which its own number is left of.
+seq = seq + 1 + (shard - seq - 1) % shards
 local place = text(seq)
 size = tonumber(size)
 if window == '' then size = size + #epoch + 1 + #place end
@@ -253,9 +255,11 @@ return {'ok', place, text(now)}
 
 _JOIN = """
 local log = KEYS[1]
-local p, candidate, run, lossless, seen_epoch, seen_seq, names = unpack(ARGV)
-local state = redis.call('HMGET', log, 'epoch', 'seq', 'run', 'namespaces')
+local p, candidate, run, lossless, seen_epoch, seen_seq, names, shards = unpack(ARGV)
+local state = redis.call('HMGET', log, 'epoch', 'seq', 'run', 'namespaces', 'shards')
 local epoch, seq = state[1], tonumber(state[2] or 0)
+if epoch and (state[5] or '1') ~= shards then return {'', state[5] or '1'} end
+if not epoch and shards ~= '1' then redis.call('HSET', log, 'shards', shards) end
 if not epoch then
     epoch = candidate
     redis.call('HSET', log, 'seq', '0', 'uses', '0')
@@ -366,6 +370,18 @@ class Script:
         return cls(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
+_ADVANCE = """
+local log = KEYS[1]
+local epoch, to = ARGV[1], ARGV[2]
+local state = redis.call('HMGET', log, 'epoch', 'seq')
+if state[1] == epoch and tonumber(state[2]) < tonumber(to) then
+    redis.call('HSET', log, 'seq', to)
+    return {state[1], to}
+end
+return state
+"""
+
 APPEND = Script.of(_SHARED + _APPEND)
 JOIN = Script.of(_SHARED + _JOIN)
 READ = Script.of(_SHARED + _READ_HEAD)
+ADVANCE = Script.of(_ADVANCE)

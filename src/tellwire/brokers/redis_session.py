@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger("tellwire")
 
-_RETRIES = ("NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "TRYAGAIN")
+_RETRIES = ("NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "TRYAGAIN", "MOVED", "ASK")
 """First words of errors that another connection, or some time, may cure: nothing was done."""
 
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.05, 1.0

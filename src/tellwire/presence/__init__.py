@@ -16,6 +16,8 @@ STORES = {
     "rediss": "tellwire.presence.redis:RedisPresence",
     "redis+sentinel": "tellwire.presence.redis:RedisPresence",
     "rediss+sentinel": "tellwire.presence.redis:RedisPresence",
+    "redis+cluster": "tellwire.presence.redis:RedisPresence",
+    "rediss+cluster": "tellwire.presence.redis:RedisPresence",
 }
 """The broker's URL scheme -> "module:class" of the store that goes with it."""
 

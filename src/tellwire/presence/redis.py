@@ -45,7 +45,7 @@ class RedisPresence(Presence):
         self.place = place
         self._clock = clock
         self._session = _Members(place)
-        self._prefix = f"{{{place.prefix}}}:"
+        self._prefix = f"{{{place.tag}}}:"
         self._kept_ms = max(_KEPT_LEASTWISE_MS, int(4000 * place.timeout_s))
         self._origin = secrets.token_hex(8)
         self._changes = 0
