@@ -2,8 +2,8 @@
 
 The JSON holds the settings, and as ``kind`` which server carries the app: our own (``direct``), or another ASGI server
 (``uvicorn``, ``hypercorn``) that knows nothing of Tellwire's extensions. With ``handlers``, the name of a module that
-has `make_hooks`, the application is asked. The first line on standard output is the port. The process ends when its
-standard input does, so that none outlives the tests.
+has `make_hooks`, the application is asked. The first line on standard output is the port, and that of gRPC where there
+is one. The process ends when its standard input does, so that none outlives the tests.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hypercorn.config import Config
 from tellwire.config import Settings
 from tellwire.hooks import Hooks
 from tellwire.server import Server as TellwireServer
-from tellwire.server import make_app, make_node, run
+from tellwire.server import make_app, make_grpc, make_node, run
 from tellwire.transports.direct import Bounds, direct_protocols
 
 
@@ -39,9 +39,15 @@ def main() -> None:
     settings = msgspec.convert(what, Settings)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if kind == "direct" and hooks is None:
-        run(settings, lambda url: print(urlsplit(url).port, flush=True))
+        grpc: list[str] = []
+        run(settings, lambda url: announce(url, *grpc), on_grpc=grpc.append)
     else:
         {"direct": run_direct, "uvicorn": run_uvicorn, "hypercorn": run_hypercorn}[kind](settings, hooks)
+
+
+def announce(*urls: str) -> None:
+    """Say where the server is: its port, and that of gRPC where there is one."""
+    print(*(urlsplit(url).port for url in urls), flush=True)
 
 
 def _end_with_parent() -> None:
@@ -51,8 +57,9 @@ def _end_with_parent() -> None:
 
 def run_direct(settings: Settings, hooks: Hooks | None) -> None:
     """Run the app over Tellwire's own transports, as its server does, with an application to ask."""
-    listener = _listen()
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     node = make_node(settings, hooks)
+    grpc = make_grpc(settings, node, shares_port=False)
     http, websocket = direct_protocols(Bounds(settings.limits, node.turnstile, node.counters))
     config = uvicorn.Config(
         make_app(node, jsonp=settings.auth.jsonp),
@@ -62,7 +69,8 @@ def run_direct(settings: Settings, hooks: Hooks | None) -> None:
         access_log=False,
         timeout_graceful_shutdown=5,
     )
-    TellwireServer(config, node).run(sockets=[listener])
+    server = TellwireServer(config, node, lambda url: announce(url, *([] if grpc is None else [grpc.url])), grpc=grpc)
+    server.run(sockets=[listener])
 
 
 def run_uvicorn(settings: Settings, hooks: Hooks | None) -> None:

@@ -83,7 +83,8 @@ class Server:
         if not line:
             self._process.wait(WATCHDOG_S)
             raise RuntimeError(f"the server did not start: {self.log}")
-        self.port = int(line)
+        self.port, *others = map(int, line.split())
+        self.grpc_port = others[0] if others else 0
         self.pid = self._process.pid
         self._publisher: Http | None = None
         self._published_at = 0.0

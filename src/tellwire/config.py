@@ -18,7 +18,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 import msgspec
@@ -75,6 +76,11 @@ class Server:
     """PEM file with the certificate, and those above it; TLS and HTTP/2 are on where it is given."""
     tls_key: str | None = None
     """PEM file with the certificate's private key."""
+    grpc_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
+    """TCP port for gRPC, on the same address and with the same certificate; 0 takes a free one. Without it there is no
+    gRPC. Needs the extra tellwire[grpc]."""
+    grpc_client_ca: str | None = None
+    """PEM file with the authority of clients' certificates: whoever connects to the gRPC port has to have one."""
     traces: bool = False
     """Make spans of publishes and deliveries; needs the extra tellwire[otel]."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -148,9 +154,21 @@ def room_settings(room: type, name: str) -> tuple[Setting, ...]:
     hints = get_type_hints(room, include_extras=True)
     docs = _attribute_docs(room)
     return tuple(
-        Setting(name, f.name, hints[f.name], f.default if f.default is not MISSING else None, docs.get(f.name, ""))
+        Setting(
+            name,
+            f.name,
+            _given_type(hints[f.name]),
+            f.default if f.default is not MISSING else None,
+            docs.get(f.name, ""),
+        )
         for f in fields(room)
     )
+
+
+def _given_type(hint: Any) -> Any:
+    """Return what a setting is where it is given: its type but for None."""
+    kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+    return kinds[0] if get_origin(hint) in (Union, UnionType) and len(kinds) == 1 else hint
 
 
 def settings() -> tuple[Setting, ...]:
@@ -371,6 +389,17 @@ def _check_server(settings: Settings, given: Mapping[tuple[str, ...], _Given]) -
         if path is not None:
             require(key, Path(path).is_file(), f"there is no file {_shown(path)}")
             require(key, other_path is not None, f"{key} needs {other} beside it")
+    if server.grpc_client_ca is not None:
+        path = server.grpc_client_ca
+        require("grpc_client_ca", Path(path).is_file(), f"there is no file {_shown(path)}")
+        fine = server.grpc_port is not None and server.tls_cert is not None
+        says = "grpc_client_ca checks certificates on the gRPC port: it needs grpc_port, tls_cert and tls_key beside it"
+        require("grpc_client_ca", fine, says)
+    require(
+        "grpc_port",
+        server.workers == 1 or server.grpc_port != 0,
+        "several workers share one gRPC port, so it cannot be any that is free; name one",
+    )
     require("host", bool(server.host), "host is empty; 0.0.0.0 listens on all addresses")
     for text in server.trusted_proxies:
         says = f"{_shown(text)} is neither an address nor a network; they look like 127.0.0.1 and 10.0.0.0/8"

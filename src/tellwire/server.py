@@ -10,7 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import uvicorn
 from starlette.applications import Starlette
@@ -53,6 +53,9 @@ from tellwire.transports.requests import (
 )
 from tellwire.transports.streams import EventsEndpoint, LinesEndpoint
 from tellwire.transports.websocket import WebSocketEndpoint
+
+if TYPE_CHECKING:
+    from tellwire.transports.grpc.server import GrpcServer
 
 CONSOLE = Path(__file__).parent / "console"
 
@@ -290,8 +293,10 @@ class Server(uvicorn.Server):
         node: Node,
         on_ready: Callable[[str], None] | None = None,
         part: Part | None = None,
+        grpc: GrpcServer | None = None,
     ) -> None:
         super().__init__(config)
+        self.grpc = grpc
         self._node = node
         self._on_ready = on_ready
         self._part = part
@@ -311,6 +316,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: Any = None) -> None:
         """Open the node before the app's lifespan would, so that whoever called is told why it cannot be opened."""
         await self._node.open()
+        if self.grpc is not None:
+            await self.grpc.start()
         await super().startup(sockets)
         if self._part is not None:
             self._part.answer(self._pack)
@@ -333,7 +340,11 @@ class Server(uvicorn.Server):
             server.close()
         if self._part is not None:
             self._part.on_stop(False)
+        if self.grpc is not None:
+            await self.grpc.drain()
         await self._node.drain()
+        if self.grpc is not None:
+            await self.grpc.aclose()
         await super().shutdown(sockets)
         # uvicorn would die of the signal now; a stop that was asked for is no failure.
         self._captured_signals.clear()
@@ -432,7 +443,22 @@ def make_server(settings: Settings, on_ready: Callable[[str], None] | None = Non
         timeout_graceful_shutdown=5,
         backlog=4096,
     )
-    return Server(config, node, on_ready, part)
+    return Server(config, node, on_ready, part, make_grpc(settings, node, shares_port=part is not None))
+
+
+def make_grpc(settings: Settings, node: Node, *, shares_port: bool) -> GrpcServer | None:
+    """Return what serves the node over gRPC, where the settings want that; only then are its libraries loaded."""
+    server = settings.server
+    if server.grpc_port is None:
+        return None
+    try:
+        from tellwire.transports.grpc.server import GrpcServer, Keys
+    except ModuleNotFoundError as exc:
+        raise ValueError(f"grpc_port needs gRPC ({exc.name} is missing): install tellwire[grpc]") from None
+    keys = None
+    if server.tls_cert is not None and server.tls_key is not None:
+        keys = Keys(server.tls_cert, server.tls_key, server.grpc_client_ca)
+    return GrpcServer(node, server.host, server.grpc_port, keys, shares_port=shares_port)
 
 
 def _protocols(bounds: Bounds, *, has_tls: bool) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol]]:
@@ -444,12 +470,23 @@ def _protocols(bounds: Bounds, *, has_tls: bool) -> tuple[type[asyncio.Protocol]
     return secure_protocols(bounds)
 
 
-def run(settings: Settings, on_ready: Callable[[str], None], part: Part | None = None) -> None:
-    """Serve until SIGINT or SIGTERM; `on_ready` is called with the base URL once connections are taken."""
+def run(
+    settings: Settings,
+    on_ready: Callable[[str], None],
+    part: Part | None = None,
+    *,
+    on_grpc: Callable[[str], None] | None = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM; `on_ready` is called with the base URL once connections are taken.
+
+    Where gRPC is served, `on_grpc` is called with its address before that.
+    """
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     too_few = raise_descriptor_limit(settings.limits.connections_max)
 
     def say(url: str) -> None:
+        if on_grpc is not None and server.grpc is not None:
+            on_grpc(server.grpc.url)
         on_ready(url)
         if too_few is not None:
             logging.getLogger("tellwire").warning("%s", too_few)

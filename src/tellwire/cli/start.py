@@ -108,7 +108,8 @@ def _run(wanted: Settings) -> bool:
     from tellwire.server import base_url, run
 
     if wanted.server.workers == 1:
-        run(wanted, lambda url: _greet(wanted, url))
+        grpc: list[str] = []
+        run(wanted, lambda url: _greet(wanted, url, *grpc), on_grpc=grpc.append)
         return True
     from tellwire.workers import supervise
 
@@ -205,7 +206,7 @@ def _check_certificate(server: Server) -> None:
         raise click.ClickException(says) from None
 
 
-def _greet(wanted: Settings, url: str) -> None:
+def _greet(wanted: Settings, url: str, grpc_url: str | None = None) -> None:
     """Say where the server listens, who may come in, and what to try."""
     server = wanted.server
     local = url
@@ -222,6 +223,10 @@ def _greet(wanted: Settings, url: str) -> None:
         local = local.replace(wildcard, loopback)
     console = Console(highlight=False, soft_wrap=True)
     console.print(Text.assemble(("Tellwire ", "bold"), f"{__version__} listens on ", (url, "bold cyan")))
+    if server.grpc_port is not None:
+        shown_host = f"[{server.host}]" if ":" in server.host else server.host
+        grpc_url = grpc_url or f"{'grpcs' if server.tls_cert else 'grpc'}://{shown_host}:{server.grpc_port}"
+        console.print(Text.assemble("  gRPC on ", (grpc_url, "bold cyan")))
     console.print(f"  {who}")
     if server.workers > 1:
         console.print(f"  {server.workers} workers, each a node of its own")
