@@ -14,7 +14,7 @@ import ipaddress
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -31,6 +31,7 @@ from tellwire.ice import IceSettings
 from tellwire.limits import Limits
 from tellwire.names import Namespace
 from tellwire.toml_lines import TomlFile, TomlSyntaxError
+from tellwire.transports.rtc.settings import RtcSettings
 from tellwire.webhooks.settings import WebhookSettings
 
 NUMBER_MAX = 2**53
@@ -106,6 +107,7 @@ class Settings:
     auth: AuthSettings = field(default_factory=AuthSettings)
     hooks: WebhookSettings = field(default_factory=WebhookSettings)
     ice: IceSettings = field(default_factory=IceSettings)
+    rtc: RtcSettings = field(default_factory=RtcSettings)
     namespaces: tuple[Namespace, ...] = (Namespace(),)
 
 
@@ -141,6 +143,7 @@ _ROOMS: dict[str, type] = {
     "auth": AuthSettings,
     "hooks": WebhookSettings,
     "ice": IceSettings,
+    "rtc": RtcSettings,
 }
 _CLIENT_VARIABLES = frozenset({"TELLWIRE_URL", "TELLWIRE_TOKEN", "TELLWIRE_CONFIG"})
 _NODE_NAME = re.compile(r"[A-Za-z0-9._:-]{1,64}")
@@ -422,6 +425,21 @@ def _check_server(settings: Settings, given: Mapping[tuple[str, ...], _Given]) -
         not settings.auth.jsonp or settings.auth.has_key,
         "jsonp answers scripts of any site, so it needs tokens: give a key for them (token_key_file)",
         "auth",
+    )
+    _check_rtc(settings, require)
+
+
+def _check_rtc(settings: Settings, require: Callable[..., None]) -> None:
+    rtc, scheme = settings.rtc, settings.server.broker.partition("://")[0]
+    for text in rtc.rtc_address:
+        says = f"{_shown(text)} is no IP address; clients are told to send there, such as 203.0.113.7"
+        require("rtc_address", "/" not in text and _is_network(text), says, "rtc")
+    require(
+        "rtc_workers",
+        not rtc.rtc_workers or scheme not in OF_ONE_PROCESS,
+        f"rtc_workers are processes of their own, and {scheme}:// is the log of one process; name a broker of several, "
+        "such as redis://127.0.0.1, or leave rtc_workers at 0",
+        "rtc",
     )
 
 

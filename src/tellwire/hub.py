@@ -367,6 +367,8 @@ class Hub:
         if subscription is None:
             return False
         subscriber.joining.pop(name, None)
+        if subscriber.unreliable is not None:
+            subscriber.unreliable.discard(name)
         subscription.tail.leave(subscriber.encoding, subscriber)
         self.let_go({name: subscription})
         return True

@@ -51,6 +51,8 @@ from tellwire.transports.requests import (
     header,
     problem,
 )
+from tellwire.transports.rtc import make_host
+from tellwire.transports.rtc.endpoint import RtcEndpoint, RtcHost
 from tellwire.transports.streams import EventsEndpoint, LinesEndpoint
 from tellwire.transports.websocket import WebSocketEndpoint
 
@@ -88,11 +90,15 @@ class Part(NamedTuple):
 
 
 class Preflight:
-    """Answers a page that asks first whether it may (Fetch standard, section 3.3.2), for a path's methods."""
+    """Answers a page that asks first whether it may (Fetch standard, section 3.3.2), for a path's methods.
 
-    def __init__(self, access: Access, methods: Mapping[str, Any]) -> None:
+    `fields` are what the answer says besides.
+    """
+
+    def __init__(self, access: Access, methods: Mapping[str, Any], fields: RawHeaders | None = None) -> None:
         self._access = access
         self._methods = methods
+        self._fields = fields or []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self._methods.get(scope["method"])
@@ -114,6 +120,7 @@ class Preflight:
             (b"access-control-allow-methods", names),
             (b"access-control-allow-headers", ALLOWED_HEADERS),
             (b"access-control-max-age", b"600"),
+            *self._fields,
         ]
         await send({"type": "http.response.start", "status": 204, "headers": fields})
         await send({"type": "http.response.body", "body": b""})
@@ -126,11 +133,12 @@ def make_app(
     metrics_open: bool = False,
     page: bool = True,
     collect: Collect | None = None,
+    rtc: RtcHost | None = None,
 ) -> Starlette:
     """Make the ASGI application of a node, which it opens and closes with its own lifespan.
 
     `jsonp` lets scripts read, `metrics_open` lets everybody see /metrics, `page` has the page at ``/``; `collect` asks
-    for the metrics of other workers. It can be mounted under any prefix (``root_path``).
+    for the metrics of other workers, `rtc` takes data channels. It can be mounted under any prefix (``root_path``).
     """
 
     @asynccontextmanager
@@ -138,9 +146,13 @@ def make_app(
         if not node.ready:
             await node.open()
         try:
+            if rtc is not None:
+                await rtc.open()
             yield
         finally:
             await node.aclose()
+            if rtc is not None:
+                await rtc.aclose()
 
     poll = PollEndpoint(node, jsonp=jsonp)
     presence = PresenceEndpoint(node)
@@ -171,17 +183,25 @@ def make_app(
 
         prefix = request.scope.get("root_path", "")
         cookie = node.entrance.cookie or "tellwire_token"
-        return JSONResponse(document(prefix=prefix, limits=node.limits, jsonp=jsonp, cookie=cookie))
+        described = document(prefix=prefix, limits=node.limits, jsonp=jsonp, rtc=rtc is not None, cookie=cookie)
+        return JSONResponse(described)
 
     console = [Route("/", show_page), Mount("/console", StaticFiles(directory=CONSOLE))] if page else []
 
     preflights = {path: Preflight(node.access, methods) for path, methods in doors.items()}
+    session: list[BaseRoute] = []
+    if rtc is not None:
+        offers = RtcEndpoint(node, rtc)
+        # RFC 9725, section 4.1
+        preflights["/v1/rtc"] = Preflight(node.access, {"POST": offers}, [(b"accept-post", b"application/sdp")])
+        session = [Route("/v1/rtc/{id}", Preflight(node.access, {"DELETE": offers}))]
     websocket = WebSocketEndpoint(node)
     return Application(
         {("websocket", "/v1/ws"): websocket, **{("http", path): door for path, door in preflights.items()}},
         routes=[
             WebSocketRoute("/v1/ws", websocket),
             *(Route(path, door) for path, door in preflights.items()),
+            *session,
             *console,
             Mount("/client", Modules(directory=CLIENT)),
             Route("/healthz", healthy),
@@ -294,8 +314,10 @@ class Server(uvicorn.Server):
         on_ready: Callable[[str], None] | None = None,
         part: Part | None = None,
         grpc: GrpcServer | None = None,
+        rtc: RtcHost | None = None,
     ) -> None:
         super().__init__(config)
+        self._rtc = rtc
         self.grpc = grpc
         self._node = node
         self._on_ready = on_ready
@@ -316,6 +338,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: Any = None) -> None:
         """Open the node before the app's lifespan would, so that whoever called is told why it cannot be opened."""
         await self._node.open()
+        if self._rtc is not None:
+            await self._rtc.open()
         if self.grpc is not None:
             await self.grpc.start()
         await super().startup(sockets)
@@ -423,8 +447,9 @@ def make_server(settings: Settings, on_ready: Callable[[str], None] | None = Non
     collect = part.collect if part is not None else None
     bounds = Bounds(settings.limits, node.turnstile, node.counters, node.trusted_proxies)
     http, websocket = _protocols(bounds, has_tls=server.tls_cert is not None)
+    rtc = make_host(node, settings.rtc, server.host)
     config = uvicorn.Config(
-        make_app(node, jsonp=settings.auth.jsonp, metrics_open=server.metrics_open, collect=collect),
+        make_app(node, jsonp=settings.auth.jsonp, metrics_open=server.metrics_open, collect=collect, rtc=rtc),
         host=server.host,
         port=server.port,
         http=http,
@@ -443,7 +468,7 @@ def make_server(settings: Settings, on_ready: Callable[[str], None] | None = Non
         timeout_graceful_shutdown=5,
         backlog=4096,
     )
-    return Server(config, node, on_ready, part, make_grpc(settings, node, shares_port=part is not None))
+    return Server(config, node, on_ready, part, make_grpc(settings, node, shares_port=part is not None), rtc)
 
 
 def make_grpc(settings: Settings, node: Node, *, shares_port: bool) -> GrpcServer | None:

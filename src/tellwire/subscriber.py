@@ -82,7 +82,7 @@ class Subscriber:
 
     __slots__ = (
         "advancing", "caller", "channels", "closed", "door", "encoding", "hub", "joining", "live", "position",
-        "reading", "silent_beats",
+        "reading", "silent_beats", "unreliable",
     )  # fmt: skip
 
     def __init__(self, hub: Hub, door: Door, encoding: Encoding, caller: Caller) -> None:
@@ -98,6 +98,7 @@ class Subscriber:
         self.advancing = False
         self.closed = False
         self.silent_beats = 0
+        self.unreliable: set[str] | None = None  # channels whose messages may be lost on their way, where the wire can
 
     @property
     def client(self) -> str:

@@ -32,8 +32,8 @@ class Caller:
     """
 
     __slots__ = (
-        "_client", "address", "commands", "counted", "identity", "known", "number", "publishes", "session", "since",
-        "timer", "transport", "visit",
+        "_client", "address", "commands", "counted", "heartbeat_s", "identity", "known", "number", "publishes",
+        "session", "since", "timer", "transport", "visit",
     )  # fmt: skip
 
     def __init__(self, identity: Identity | None, transport: str, address: str, session: str | None = None) -> None:
@@ -50,6 +50,7 @@ class Caller:
         self.number: str | None = None
         self.visit: Visit | None = None  # its place among those that have not said who they are
         self.since = 0.0
+        self.heartbeat_s: float | None = None  # between the signs of life of a wire that has its own
 
     @property
     def client(self) -> str:

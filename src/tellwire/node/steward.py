@@ -291,7 +291,7 @@ class Node:
             caller.client,
             self.hub.epoch,
             str(Position(self.hub.epoch, self.hub.head)),
-            math.ceil(self.limits.heartbeat_s * 1000),
+            math.ceil((caller.heartbeat_s or self.limits.heartbeat_s) * 1000),
             caller.session,
             ref,
             caller.user,
@@ -460,9 +460,13 @@ class Node:
         channel = command.channel
         if channel in subscriber.channels:
             raise BadRequest(f"subscribe: this connection reads {channel} already")
-        wanted = self.wanted([channel], command.policy, have=len(subscriber.channels))
+        # What may be lost on its way is not worth waiting for, either: who lags gets the newest.
+        policy: Policy | None = "latest" if command.unreliable else command.policy
+        wanted = self.wanted([channel], policy, have=len(subscriber.channels))
         await self.allow_reading(caller_of(subscriber), wanted)
         placement = await self.place(wanted, command.since, command.last, command.on_gap)
+        if command.unreliable:
+            subscriber.unreliable = (subscriber.unreliable or set()) | {channel}
         reply(Subscribed(channel, str(placement.cursor), placement.gap, command.ref))
         self.hub.join(subscriber, placement)
 

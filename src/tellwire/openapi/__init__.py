@@ -25,7 +25,12 @@ _TAGS = {
 
 
 def document(
-    *, prefix: str = "", limits: Limits | None = None, jsonp: bool = False, cookie: str = "tellwire_token"
+    *,
+    prefix: str = "",
+    limits: Limits | None = None,
+    jsonp: bool = False,
+    rtc: bool = False,
+    cookie: str = "tellwire_token",
 ) -> dict[str, Any]:
     """Return the description of a server.
 
@@ -33,6 +38,7 @@ def document(
         prefix: Where the application is mounted.
         limits: Bounds that are settings.
         jsonp: Whether polls answer scripts.
+        rtc: Whether data channels are taken.
         cookie: Name of the cookie that may hold a token.
     """
     return {
@@ -48,7 +54,7 @@ def document(
         "servers": [{"url": prefix or "/"}],
         "security": [{}, {"bearer": []}, {"query": []}, {"cookie": []}],
         "tags": [{"name": name, "description": says} for name, says in _TAGS.items()],
-        "paths": make_paths(limits or Limits(), jsonp=jsonp),
+        "paths": make_paths(limits or Limits(), jsonp=jsonp, rtc=rtc),
         "components": {
             "schemas": make_schemas(),
             "responses": make_problems(),

@@ -87,7 +87,7 @@ def _polling(limits: Limits, *, jsonp: bool) -> list[Schema]:
     return parameters
 
 
-def make_paths(limits: Limits, *, jsonp: bool) -> dict[str, Any]:
+def make_paths(limits: Limits, *, jsonp: bool, rtc: bool) -> dict[str, Any]:
     publish = _posting({"oneOf": [ref("PublishBody"), list_of(ref("PublishBody"), maxItems=LIST_MAX)]})
     placed = _json(
         "Where it is; of a list, one answer for each.",
@@ -151,6 +151,7 @@ def make_paths(limits: Limits, *, jsonp: bool) -> dict[str, Any]:
             "presence", "listIceServers", "STUN and TURN servers, with credentials that are soon over",
             _responses(_json("They are.", ref("IceServers"))),
         )},
+        **(_rtc_paths() if rtc else {}),
         **_admin_paths(publish, placed),
         **_health_paths(),
     }  # fmt: skip
@@ -168,6 +169,26 @@ def _stream(id_: str, summary: str, kind: str, limits: Limits, says: str, *more:
     }  # fmt: skip
 
 
+def _rtc_paths() -> dict[str, Any]:
+    sdp = {"application/sdp": {"schema": TEXT}}
+    location = {"Location": {"description": "Where DELETE ends the connection.", "schema": TEXT}}
+    given = [_query("session", "As in reading requests.", SESSION), _query("since", "As there.", CURSOR)]
+    id_ = {"name": "id", "in": "path", "required": True, "description": "As `Location` had it.", "schema": TEXT}
+    answered = {"description": "The answer (SDP).", "headers": location, "content": sdp}
+    responses = _responses(answered, (415,))
+    return {
+        "/v1/rtc": {"post": _operation(
+            "reading", "openDataChannels", "Offer WebRTC data channels: commands and pushes, both ways",
+            {"201": responses.pop("200"), **responses}, parameters=given,
+            requestBody={"required": True, "content": sdp},
+        )},
+        "/v1/rtc/{id}": {"delete": _operation(
+            "reading", "closeDataChannels", "End a connection of data channels",
+            _responses(_json("It has ended.", {"type": "object"}), (404,)), parameters=[id_],
+        )},
+    }  # fmt: skip
+
+
 def _admin_paths(publish: Schema, placed: Schema) -> dict[str, Any]:
     limit = _query(
         "limit", "How many are listed.", {"type": "integer", "minimum": 1, "maximum": LAST_MAX, "default": 100}
@@ -179,7 +200,7 @@ def _admin_paths(publish: Schema, placed: Schema) -> dict[str, Any]:
     node = [_query("node", "Only this node: its id or its name.", TEXT), timeout]
     asked = [_query("user", "Of this user.", TEXT), _query("client", "This client.", TEXT),
              _query("channel", "That read this channel.", CHANNEL), limit, *node]  # fmt: skip
-    sort: Schema = {"enum": ["readers", "rate"], "type": "string", "default": "readers"}
+    sort: Schema = {"enum": ["readers", "rate", "lag"], "type": "string", "default": "readers"}
     return {
         "/v1/admin/stats": {"get": _operation(
             "admin", "adminStats", "Figures of this node", _responses(_json("They are.", ref("Stats"))),
@@ -193,7 +214,7 @@ def _admin_paths(publish: Schema, placed: Schema) -> dict[str, Any]:
             _responses(_json("They are.", ref("Connections")), (404,)), parameters=asked,
         )},
         "/v1/admin/channels": {"get": _operation(
-            "admin", "adminChannels", "What is read, on any node, the most read first, or the busiest",
+            "admin", "adminChannels", "What is read, on any node: the most read first, the busiest, or the slowest",
             _responses(_json("They are.", ref("Channels")), (404,)),
             parameters=[
                 _query("prefix", "Those whose name begins so.", TEXT), _query("sort", "By what.", sort), limit, *node,

@@ -48,13 +48,17 @@ class Refresh(Command, tag="refresh", kw_only=True):
 
 
 class Subscribe(Command, tag="subscribe", kw_only=True):
-    """Begins to read a channel, from a cursor on or from the newest ``last`` messages on."""
+    """Begins to read a channel, from a cursor on or from the newest ``last`` messages on.
+
+    With ``unreliable`` its messages may be lost on their way, where the wire can lose any, and the policy is `latest`.
+    """
 
     channel: str
     since: str | int | None = None
     last: int | None = None
     policy: Policy | None = None
     on_gap: OnGap = "oldest"
+    unreliable: bool = False
 
 
 class Unsubscribe(Command, tag="unsubscribe", kw_only=True):

@@ -119,6 +119,27 @@ class PayloadEncoding(Encoding):
         return tuple(frames)
 
 
+class Payload(bytes):
+    """A message's payload that knows of which channel it is, and whether it is ephemeral."""
+
+    channel: str
+    ephemeral: bool
+
+
+class ChannelEncoding(PayloadEncoding):
+    """Payloads for data channels, of which some may go over one that loses them (spec, section 17.5)."""
+
+    def __init__(self, codec: Codec) -> None:
+        super().__init__(codec)
+        self.key = f"channel.{codec.name}"
+
+    def frame(self, message: Message, epoch: str) -> Payload:
+        payload = Payload(self.codec.message(message))
+        payload.channel = message.channel
+        payload.ephemeral = not message.seq
+        return payload
+
+
 class _HttpEncoding(Encoding):
     """A stream in an HTTP body; `chunked` adds HTTP/1.1's framing (RFC 9112, section 7.1) to each batch."""
 
@@ -219,6 +240,12 @@ def websocket_encoding(codec: Codec, window_bits: int) -> WebSocketEncoding:
 def payload_encoding(codec: Codec) -> PayloadEncoding:
     """Return the one encoding of WebSockets whose frames somebody else makes."""
     return PayloadEncoding(codec)
+
+
+@cache
+def channel_encoding(codec: Codec) -> ChannelEncoding:
+    """Return the one encoding of data channels in this language."""
+    return ChannelEncoding(codec)
 
 
 @cache

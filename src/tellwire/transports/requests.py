@@ -77,7 +77,7 @@ def cors_fields(origin: str | None, *, credentials: bool = True) -> RawHeaders:
     return [
         (b"access-control-allow-origin", origin.encode("latin-1")),
         *([(b"access-control-allow-credentials", b"true")] if credentials else []),
-        (b"access-control-expose-headers", b"Retry-After"),
+        (b"access-control-expose-headers", b"Retry-After, Location, Link"),
         (b"vary", b"Origin"),
     ]
 
@@ -193,16 +193,26 @@ async def read_body(receive: Receive, limit_bytes: int) -> bytes:
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-async def read_command(scope: Scope, receive: Receive, limit_bytes: int, kinds: Decoders) -> tuple[Any, bool]:
-    """Read a command out of a request's body; return it, and whether it came in MessagePack."""
-    kind = (header(scope, b"content-type") or "").partition(";")[0].strip().lower()
-    packed = kind in MSGPACK_TYPES
-    if not packed and kind not in JSON_TYPES:
-        raise UnsupportedMediaType(f"bodies are read as application/json or application/msgpack, not {kind!a}")
+def content_type(scope: Scope) -> str:
+    """Return what a request says that its body is, without parameters; empty where it says nothing."""
+    return (header(scope, b"content-type") or "").partition(";")[0].strip().lower()
+
+
+async def read_whole(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
+    """Read a request's body, unless it says already that it is too large; raises TooLarge, Gone."""
     length = header(scope, b"content-length")
     if length is not None and length.isdigit() and int(length) > limit_bytes:
         raise TooLarge(f"a request has at most {limit_bytes} bytes; this one says that it has {length[:20]}")
-    return kinds.decode(await read_body(receive, limit_bytes), packed=packed), packed
+    return await read_body(receive, limit_bytes)
+
+
+async def read_command(scope: Scope, receive: Receive, limit_bytes: int, kinds: Decoders) -> tuple[Any, bool]:
+    """Read a command out of a request's body; return it, and whether it came in MessagePack."""
+    kind = content_type(scope)
+    packed = kind in MSGPACK_TYPES
+    if not packed and kind not in JSON_TYPES:
+        raise UnsupportedMediaType(f"bodies are read as application/json or application/msgpack, not {kind!a}")
+    return kinds.decode(await read_whole(scope, receive, limit_bytes), packed=packed), packed
 
 
 class Decoders:
