@@ -17,10 +17,11 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 
 from tellwire import __version__
+from tellwire.advise import RULES, SHIPPED
 from tellwire.auth import Access, Identity
 from tellwire.brokers import make_broker
 from tellwire.config import Settings
@@ -169,8 +170,17 @@ def make_app(
         **admin_doors(node),
     }
 
-    async def show_page(_: Request) -> Response:
-        return FileResponse(CONSOLE / "index.html", headers=_PAGE_HEADERS)
+    def page_of(name: str) -> Route:
+        async def show(_: Request) -> Response:
+            return FileResponse(CONSOLE / f"{name or 'index'}.html", headers=_PAGE_HEADERS)
+
+        return Route(f"/{name}", show)
+
+    def data_of(file: Path) -> Route:
+        async def show(_: Request) -> Response:
+            return FileResponse(file, media_type="application/json", headers=_DATA_HEADERS)
+
+        return Route(f"/advise/{file.name}", show)
 
     async def healthy(_: Request) -> Response:
         return JSONResponse({"status": "ok", "version": __version__})
@@ -186,7 +196,10 @@ def make_app(
         described = document(prefix=prefix, limits=node.limits, jsonp=jsonp, rtc=rtc is not None, cookie=cookie)
         return JSONResponse(described)
 
-    console = [Route("/", show_page), Mount("/console", StaticFiles(directory=CONSOLE))] if page else []
+    console: list[BaseRoute] = []
+    if page:
+        console = [*map(page_of, ("", "advise", "doctor")), *map(data_of, (RULES, SHIPPED))]
+        console.append(Mount("/console", StaticFiles(directory=CONSOLE)))
 
     preflights = {path: Preflight(node.access, methods) for path, methods in doors.items()}
     session: list[BaseRoute] = []
@@ -280,6 +293,8 @@ _PAGE_HEADERS = {
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",
 }
+
+_DATA_HEADERS = {"x-content-type-options": "nosniff", "cache-control": "no-cache"}
 
 
 _MODULE_HEADERS = {

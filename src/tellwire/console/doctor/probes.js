@@ -1,0 +1,180 @@
+import { reason } from "../elements.js";
+import { credentials, fields } from "../lanes/credentials.js";
+import { Refused, address, ask, check } from "../lanes/wire.js";
+import { Events, pause, within } from "./publishing.js";
+
+/**
+ * What is tried from here, one after the other. Each probe opens one transport, has events published to it, closes it,
+ * and tells what it has seen.
+ *
+ * @typedef {object} Seen
+ * @property {boolean} isOpen
+ * @property {number} [open_ms] From the first word to where messages can come.
+ * @property {import("./arrivals.js").Sent[]} sent
+ * @property {string} [why] What was wrong, where something was.
+ * @property {string} [code] The server's own, where it was the server who refused.
+ * @property {boolean} [isLate] Whether it is not open because nothing came in time.
+ *
+ * @typedef {object} Run
+ * @property {string} channel
+ * @property {string} cursor
+ * @property {boolean} mayPublish
+ */
+
+/** A transport that takes longer is of no use: the clients go on to the next one after as long. */
+export const OPEN_MS = 5000;
+
+const TOO_LATE = `nothing came for ${OPEN_MS / 1000} seconds`;
+
+/** How long a long poll may be held. */
+const WAIT_S = 20;
+
+/** How long the server is given to have the question, so that it is held when something is published. */
+const SETTLE_MS = 300;
+
+/**
+ * Open a transport and have events sent to it.
+ * @param {Run} run @param {(events: Events) => Promise<() => void>} open Resolves with what closes it.
+ * @param {number} [settle_ms] How long the server is given before something is published.
+ * @returns {Promise<Seen>}
+ */
+async function examine(run, open, settle_ms = 0) {
+  const events = new Events(run.channel);
+  const began = performance.now();
+  /** @type {Promise<() => void> | undefined} */
+  let opening;
+  try {
+    opening = open(events);
+    await within(opening, OPEN_MS, TOO_LATE);
+    const open_ms = performance.now() - began;
+    await pause(settle_ms);
+    if (run.mayPublish) await events.run();
+    return { isOpen: true, open_ms, sent: events.sent };
+  } catch (error) {
+    return { isOpen: false, sent: [], isLate: performance.now() - began >= OPEN_MS, ...wrongOf(error) };
+  } finally {
+    void opening?.then((close) => close()).catch(() => {});
+  }
+}
+
+/** @param {unknown} error */
+function wrongOf(error) {
+  return { why: reason(error), code: error instanceof Refused ? error.code : undefined };
+}
+
+/** @param {string} channel @param {string} cursor @param {{ wait?: number, signal?: AbortSignal }} [options] */
+export function read(channel, cursor, { wait = 0, signal } = {}) {
+  return ask("v1/messages", { channel, since: cursor, wait: String(wait), limit: "100" }, signal);
+}
+
+/** Ask once, and once more for what was published in between. @param {Run} run @returns {Promise<Seen>} */
+export async function probePolling(run) {
+  const events = new Events(run.channel);
+  const began = performance.now();
+  try {
+    const page = await read(run.channel, run.cursor);
+    const open_ms = performance.now() - began;
+    if (run.mayPublish) {
+      await events.publish();
+      for (const { data } of (await read(run.channel, page.cursor)).messages) events.came(data);
+    }
+    return { isOpen: true, open_ms, sent: events.sent };
+  } catch (error) {
+    return { isOpen: false, sent: [], ...wrongOf(error) };
+  }
+}
+
+/** Ask, be held, and be answered by an event; each event is a question of its own. @param {Run} run */
+export function probeLongPolling(run) {
+  return examine(run, async (events) => {
+    const end = new AbortController();
+    let { cursor } = await read(run.channel, run.cursor, { signal: end.signal });
+    const loop = async () => {
+      while (!end.signal.aborted) {
+        const page = await read(run.channel, cursor, { wait: run.mayPublish ? WAIT_S : 1, signal: end.signal });
+        for (const { data } of page.messages) events.came(data);
+        cursor = page.cursor;
+      }
+    };
+    void loop().catch(() => {}); // what does not come says it all
+    return () => end.abort();
+  }, SETTLE_MS);
+}
+
+/** @param {Run} run */
+export function probeEvents(run) {
+  return examine(run, (events) => {
+    const { token } = credentials;
+    const query = { channel: run.channel, since: run.cursor, ...(token ? { token } : {}) };
+    const source = new EventSource(address("v1/events", query));
+    return new Promise((resolve, reject) => {
+      const close = () => source.close();
+      source.onmessage = ({ data }) => events.came(JSON.parse(data));
+      source.onopen = () => resolve(close);
+      source.onerror = () => {
+        if (source.readyState !== EventSource.CLOSED) return; // it tries again by itself, as long as there is time
+        reject(new Error("the answer was no stream of events"));
+      };
+      setTimeout(() => source.readyState === EventSource.CONNECTING && close(), OPEN_MS);
+    });
+  });
+}
+
+/** @param {Run} run */
+export function probeLines(run) {
+  return examine(run, async (events) => {
+    const end = new AbortController();
+    setTimeout(() => isOpen || end.abort(new Error(TOO_LATE)), OPEN_MS);
+    let isOpen = false;
+    const url = address("v1/stream", { channel: run.channel, since: run.cursor });
+    const response = await fetch(url, { headers: fields(), cache: "no-store", signal: end.signal });
+    await check(response);
+    if (!response.body) throw new Error("this browser shows no stream while it comes");
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    const take = async () => {
+      const { value, done } = await reader.read();
+      if (done) return false;
+      const lines = (rest + value).split("\n");
+      rest = lines.pop() ?? "";
+      for (const line of lines) if (line) events.came(JSON.parse(line).data);
+      return true;
+    };
+    if (!(await take())) throw new Error("the stream ended at once"); // its first line says that it is open
+    isOpen = true;
+    const loop = async () => {
+      while (await take());
+    };
+    void loop().catch(() => {});
+    return () => end.abort();
+  });
+}
+
+/** @param {Run} run */
+export function probeWebSocket(run) {
+  return examine(run, (events) => {
+    const url = address("v1/ws");
+    url.protocol = url.protocol.replace("http", "ws");
+    const socket = new WebSocket(url, "tellwire.v1.json");
+    const close = () => socket.close();
+    setTimeout(() => socket.readyState === WebSocket.CONNECTING && close(), OPEN_MS);
+    return new Promise((resolve, reject) => {
+      socket.onopen = () => {
+        const { token, session } = credentials;
+        socket.send(JSON.stringify({ type: "connect", ref: 1, session, ...(token ? { token } : {}) }));
+        socket.send(JSON.stringify({ type: "subscribe", ref: 2, channel: run.channel, since: run.cursor }));
+      };
+      socket.onmessage = ({ data }) => {
+        const push = JSON.parse(data);
+        if (push.type === "subscribed") resolve(close);
+        else if (push.type === "message") events.came(push.data);
+        else if (push.type === "error") {
+          close();
+          reject(new Refused(403, push.message, push.code));
+        }
+      };
+      socket.onclose = ({ code, reason }) =>
+        reject(new Error(reason || (code === 1006 ? "it was refused on the way, or cut" : `closed with ${code}`)));
+    });
+  });
+}
