@@ -7,8 +7,11 @@ import click
 from tellwire import __version__
 from tellwire.cli.advise import advise_command
 from tellwire.cli.client import history, pub, sub, tail
+from tellwire.cli.drain import drain
+from tellwire.cli.operators import channels, connections, disconnect, nodes, presence, unsubscribe
 from tellwire.cli.start import check_config, serve
 from tellwire.cli.token import token
+from tellwire.cli.top import top
 
 _EPILOG = """\b
 Examples:
@@ -17,6 +20,7 @@ Examples:
   tellwire sub news                     print messages as they come
   tellwire tail news                    the newest ten, then as they come
   tellwire history news --limit 100     what is kept of a channel
+  tellwire top                          what goes on, live; for operators
   tellwire advise                       which transport to take, from six questions
 """
 
@@ -36,5 +40,8 @@ def version() -> None:
     click.echo(f"tellwire {__version__}")
 
 
-for _command in (serve, pub, sub, tail, history, token, check_config, advise_command):
+for _command in (
+    serve, pub, sub, tail, history, token, check_config, advise_command,
+    nodes, channels, connections, presence, disconnect, unsubscribe, drain, top,
+):  # fmt: skip
     main.add_command(_command)

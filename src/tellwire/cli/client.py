@@ -43,7 +43,7 @@ class Target(NamedTuple):
         return httpx.Client(base_url=self.url, headers=headers, verify=not self.insecure, **options)
 
 
-def _server_options(command: Callable[..., None]) -> Callable[..., None]:
+def server_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say which server is meant; the command gets them as `target`."""
 
     @click.option(
@@ -91,7 +91,7 @@ Examples:
 @click.option("--event", default="message", show_default=True, help="Name of the event.")
 @click.option("--key", help="What the message is about; readers with the policy latest get the newest of each key.")
 @click.option("--ephemeral", is_flag=True, help="Hand it to who is connected now, and do not keep it.")
-@_server_options
+@server_options
 def pub(channel: str, data: str, kind: str | None, id_: str | None, target: Target, **fields: Any) -> None:
     """Publish DATA to CHANNEL; with - every line of standard input.
 
@@ -146,7 +146,7 @@ def _publish(client: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
             if response.is_success:
                 answer: dict[str, Any] = response.json()
                 return answer
-            detail = _detail(response)
+            detail = detail_of(response)
             if response.status_code < 500 and response.status_code != 429:
                 raise click.ClickException(detail)
         if attempt < TRIES - 1:
@@ -156,7 +156,7 @@ def _publish(client: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
     raise click.ClickException(f"{detail}; given up after {TRIES} tries")
 
 
-def _detail(response: httpx.Response) -> str:
+def detail_of(response: httpx.Response) -> str:
     try:
         return str(response.json()["detail"])
     except (ValueError, KeyError, TypeError):
@@ -176,7 +176,7 @@ Examples:
 @click.option("--since", help="Where to begin: a cursor, a sequence number, now or earliest.  [default: now]")
 @click.option("--last", type=click.IntRange(min=0), help="Begin with the newest N messages.")
 @_output_option
-@_server_options
+@server_options
 def sub(channels: tuple[str, ...], since: str | None, last: int | None, envelope: bool, target: Target) -> None:
     """Print the messages of channels as they come, one per line.
 
@@ -198,7 +198,7 @@ Examples:
 @click.argument("channels", metavar="CHANNEL...", nargs=-1, required=True)
 @click.option("-n", "--last", type=click.IntRange(min=0), default=10, show_default=True, help="Messages to begin with.")
 @_output_option
-@_server_options
+@server_options
 def tail(channels: tuple[str, ...], last: int, envelope: bool, target: Target) -> None:
     """Print the newest messages of channels, then more as they come."""
     _print_stream(channels, None, last, envelope, target)
@@ -254,7 +254,7 @@ Examples:
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="Messages to print, at most.")
 @click.option("--before", help="Only what is older than this position.")
 @_output_option
-@_server_options
+@server_options
 def history(channels: tuple[str, ...], limit: int, before: str | None, envelope: bool, target: Target) -> None:
     """Print the newest messages that are kept of channels, oldest first."""
     try:
@@ -273,7 +273,7 @@ def _pages(client: httpx.Client, channels: tuple[str, ...], before: str, limit: 
         size = min(limit, PAGE)
         response = client.get("/v1/messages", params={"channel": channels, "before": before, "limit": size})
         if not response.is_success:
-            raise click.ClickException(_detail(response))
+            raise click.ClickException(detail_of(response))
         page = response.json()
         if page["gap"] is not None:
             click.echo(f"the position {before} is of another log; this is the newest of the present one", err=True)

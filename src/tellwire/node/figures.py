@@ -46,7 +46,7 @@ class ChannelsWanted(msgspec.Struct, omit_defaults=True):
     """Which channels are asked for."""
 
     prefix: str = ""
-    sort: Literal["readers", "rate"] = "readers"
+    sort: Literal["readers", "rate", "lag"] = "readers"
     limit: int = LISTED
 
 
@@ -132,11 +132,15 @@ def _missing(subscriber: Subscriber) -> tuple[int, int]:
 
 
 async def channels_of(node: Node, wanted: ChannelsWanted) -> tuple[list[Figures], int]:
-    """Return the channels that are read, those with the most readers or messages first, and how many fit."""
+    """Return the channels that are read, those with the most readers, messages or lag first, and how many fit."""
     tails = [t for t in node.hub.tails if t.channel.startswith(wanted.prefix) and not is_internal(t.channel)]
     now_ms = int(time.time() * 1000)
-    if wanted.sort == "rate":
-        rates = {}
+    rates: dict[str, float] = {}
+    lags: dict[str, int] = {}
+    if wanted.sort == "lag":
+        lags = _lags(node, {tail.channel for tail in tails})
+        listed = heapq.nlargest(wanted.limit, tails, key=lambda tail: (lags.get(tail.channel, 0), tail.readers))
+    elif wanted.sort == "rate":
         for number, tail in enumerate(tails):
             if number % BREATH == BREATH - 1:
                 await asyncio.sleep(0)
@@ -144,8 +148,8 @@ async def channels_of(node: Node, wanted: ChannelsWanted) -> tuple[list[Figures]
         listed = heapq.nlargest(wanted.limit, tails, key=lambda tail: (rates[tail.channel], tail.readers))
     else:
         listed = heapq.nlargest(wanted.limit, tails, key=lambda tail: tail.readers)
-        rates = {tail.channel: rate_of(tail, now_ms) for tail in listed}
-    lags = _lags(node, {tail.channel for tail in listed})
+    rates = rates or {tail.channel: rate_of(tail, now_ms) for tail in listed}
+    lags = lags or _lags(node, {tail.channel for tail in listed})
     return [
         {
             "channel": tail.channel,

@@ -116,9 +116,10 @@ async def list_connections(node: Node, scope: Scope, receive: Receive) -> dict[s
 
 
 async def list_channels(node: Node, scope: Scope, receive: Receive) -> dict[str, Any]:
-    """Return the channels that are read, those with the most readers or messages first, and who is in them."""
+    """Return the channels that are read, those with the most readers, messages or lag first, and who is in them."""
     query = Query(scope)
-    sort = query.choice("sort", ("readers", "rate")) or "readers"
+    sort = query.choice("sort", ("readers", "rate", "lag")) or "readers"
+    field = "lag_max" if sort == "lag" else sort
     wanted = ChannelsWanted(query.text("prefix") or "", cast(Any, sort), _limit(query))
     answers = await _ask(node, "channels", wanted, query)
     channels: dict[str, dict[str, Any]] = {}
@@ -130,7 +131,7 @@ async def list_channels(node: Node, scope: Scope, receive: Receive) -> dict[str,
             # Every node that reads it sees all of its messages.
             sum_["rate"] = max(sum_["rate"], one["rate"])
             sum_["lag_max"] = max(sum_["lag_max"], one["lag_max"])
-    listed = heapq.nlargest(wanted.limit, channels.values(), key=lambda one: (one[sort], one["readers"]))
+    listed = heapq.nlargest(wanted.limit, channels.values(), key=lambda one: (one[field], one["readers"]))
     for one in listed:
         counts = await node.presence.count(one["channel"])
         one |= {"members": counts.clients, "users": counts.users}
@@ -233,6 +234,7 @@ async def drain(node: Node, scope: Scope, receive: Receive) -> dict[str, Any]:
     answers = await node.roster.ask("drain", DrainWanted(all(each.server == name for each in meant)), deadline_s, meant)
     names = {each.id: each.name for each in meant}
     return {
+        "node": node.name,
         "draining": [
             {"node": said.node, "name": names[said.node], "connections": said.head["count"]} for said in answers.said
         ],
