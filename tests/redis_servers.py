@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.wires import Address
+
 SERVER = shutil.which("redis-server")
 
 needs_redis = pytest.mark.skipif(SERVER is None, reason="there is no redis-server here")
@@ -109,13 +111,13 @@ class RedisServer:
 
 
 class Cable:
-    """What connects a node with its Redis, and can be cut.
+    """What connects a node with its Redis, or another broker's server, and can be cut.
 
     Args:
         server: Where it ends.
     """
 
-    def __init__(self, server: RedisServer) -> None:
+    def __init__(self, server: Address) -> None:
         self._server = server
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
@@ -176,7 +178,11 @@ class Cable:
                 if self._is_cut:
                     near.close()
                     continue
-                far = socket.create_connection(("127.0.0.1", self._server.port))
+                try:
+                    far = socket.create_connection(("127.0.0.1", self._server.port))
+                except ConnectionRefusedError:  # the server is away
+                    near.close()
+                    continue
                 self._ends |= {near, far}
             thread = threading.Thread(target=self._carry, args=(near, far), daemon=True)
             self._threads.append(thread)

@@ -192,6 +192,13 @@ class Http(Connection):
         self.chunked = headers.get("transfer-encoding") == "chunked"
         return int(status_line.split(" ")[1]), headers
 
+    def read_granted_head(self) -> dict[str, str]:
+        """Read the head of a response that is to be a stream; raises Refused with the whole where it is not 200."""
+        status, headers = self.read_head()
+        if status != 200:
+            raise Refused(Response(status, headers, self.read_exactly(int(headers.get("content-length", 0)))))
+        return headers
+
     def read_piece(self) -> bytes:
         """Read the next piece of a body without a length; empty at its end."""
         if not self.chunked:
@@ -355,7 +362,7 @@ class WebSocket(Http):
 
 
 class Refused(Exception):
-    """The handshake was refused; ``response`` says why."""
+    """The handshake, or a reading, was refused; ``response`` says why."""
 
     def __init__(self, response: Response) -> None:
         super().__init__(response)

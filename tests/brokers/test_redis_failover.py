@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -16,32 +15,24 @@ from tellwire.presence.redis import RedisPresence
 from tellwire.testing.harness import on_loop, opened, placed, publish, read_to_head
 from tellwire.testing.members import member
 from tellwire.testing.members import opened as opened_presence
-from tests.redis_servers import RedisServer, needs_redis, redis_sentinel, redis_server
+from tests.redis_servers import Watched, needs_redis, watched_redis
 
 pytestmark = needs_redis
 
 
-class Servers(NamedTuple):
-    master: RedisServer
-    replica: RedisServer
-    url: str
-
-
 @pytest.fixture
-def servers(tmp_path: Path) -> Iterator[Servers]:
-    """A master, a replica that is up to date, and a Sentinel that knows both."""
-    with redis_server(tmp_path / "master", "--repl-diskless-sync-delay", "0") as master:
-        replicates = ("--replicaof", f"127.0.0.1 {master.port}", "--repl-ping-replica-period", "1")
-        with redis_server(tmp_path / "replica", *replicates) as replica:
-            replica.until("INFO replication", b"master_link_status:up")
-            with redis_sentinel(tmp_path / "sentinel", master, "tell") as sentinel:
-                sentinel.until("SENTINEL REPLICAS tell", str(replica.port).encode())
-                yield Servers(master, replica, f"redis+sentinel://127.0.0.1:{sentinel.port}/tell?timeout=20")
+def servers(tmp_path: Path) -> Iterator[Watched]:
+    with watched_redis(tmp_path) as watched:
+        yield watched
+
+
+def url(servers: Watched) -> str:
+    return f"{servers.place}?timeout=20"
 
 
 @on_loop
-async def test_redis_failover_is_told_to_readers(servers: Servers) -> None:
-    one, two = (RedisBroker(RedisPlace.parse(servers.url)) for _ in range(2))
+async def test_redis_failover_is_told_to_readers(servers: Watched) -> None:
+    one, two = (RedisBroker(RedisPlace.parse(url(servers))) for _ in range(2))
     async with opened(one, "a") as (_, one_feed), opened(two, "a") as (_, two_feed):
         places = await publish(one, "a", 10)
         servers.master.kill()
@@ -61,9 +52,9 @@ async def test_redis_failover_is_told_to_readers(servers: Servers) -> None:
 
 
 @on_loop
-async def test_redis_that_lost_its_newest_messages_is_told_to_readers(servers: Servers) -> None:
+async def test_redis_that_lost_its_newest_messages_is_told_to_readers(servers: Watched) -> None:
     """The replica was cut off before the newest messages, and others take their places on it."""
-    broker = RedisBroker(RedisPlace.parse(servers.url))
+    broker = RedisBroker(RedisPlace.parse(url(servers)))
     async with opened(broker, "a") as (_, feed):
         kept = (await publish(broker, "a", 5))[-1]
         servers.replica.until("INFO replication", b"master_link_status:up")
@@ -81,8 +72,8 @@ async def test_redis_that_lost_its_newest_messages_is_told_to_readers(servers: S
 
 
 @on_loop
-async def test_redis_presence_of_a_replaced_server_is_entered_again(servers: Servers) -> None:
-    async with opened_presence(RedisPresence(RedisPlace.parse(servers.url))) as presence:
+async def test_redis_presence_of_a_replaced_server_is_entered_again(servers: Watched) -> None:
+    async with opened_presence(RedisPresence(RedisPlace.parse(url(servers)))) as presence:
         await presence.enter(member("room", "c1"))
         assert await presence.beat() is True
         servers.master.kill()

@@ -1,0 +1,130 @@
+"""Where the log of several nodes is, for each kind of broker: what can be done to it, and how to name it."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.crowd import Node
+from tests.redis_servers import Cable, RedisServer
+from tests.serving import Server
+
+TIMEOUT_S = 1.0
+"""For which a publish waits for the broker."""
+
+
+class Place(ABC):
+    """A broker's server, which keeps over a crash whatever it acknowledged."""
+
+    port: int
+
+    @abstractmethod
+    def url(self, port: int) -> str:
+        """Name the log, as reached by a port of the loopback."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+
+    @abstractmethod
+    def pause(self) -> None:
+        """Let it stand still (SIGSTOP)."""
+
+    @abstractmethod
+    def go_on(self) -> None:
+        """Let it run again."""
+
+
+class RedisPlace(Place):
+    """A Redis that has all on its disk before it answers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.server = RedisServer(folder, "--save", "", "--appendonly", "yes", "--appendfsync", "always")
+        self.port = self.server.port
+
+    def url(self, port: int) -> str:
+        return f"redis://127.0.0.1:{port}/0?timeout={TIMEOUT_S}"
+
+    def start(self) -> None:
+        self.server.start()
+
+    def kill(self) -> None:
+        self.server.kill()
+
+    def pause(self) -> None:
+        self.server.pause()
+
+    def go_on(self) -> None:
+        self.server.go_on()
+
+
+PLACES: dict[str, Callable[[Path], Place]] = {"redis": RedisPlace}
+
+
+class Nodes:
+    """Three nodes on one log, each in a process of its own; one that has ended is started again on its port."""
+
+    def __init__(self, urls: Sequence[str], **limits: Any) -> None:
+        self._urls = urls
+        self._limits = {"drain_s": 0.1, **limits}
+        self.servers = [self._start(url, 0) for url in urls]
+        self.addresses = [Node(server.port) for server in self.servers]
+
+    def _start(self, url: str, port: int) -> Server:
+        return Server(
+            server={"port": port, "broker": url},
+            limits=self._limits,
+            namespaces=[{"name": "default", "history_messages": 100_000}],
+        )
+
+    def start_again(self, place: int) -> None:
+        """Start a node that has ended."""
+        former = self.servers[place]
+        self.servers[place] = self._start(self._urls[place], former.port)
+        former.close()
+
+    def close(self) -> None:
+        """End all, which have to end well."""
+        try:
+            for server in self.servers:
+                # A beat that fails while the broker is away is told of at length; nothing else is to fail.
+                faults = set(
+                    re.findall(r"^\w[\w.]*(?:Error|Exception|Unavailable|Closed)\b.*", server.log, re.MULTILINE)
+                )
+                unknown = {fault for fault in faults if not fault.startswith("tellwire.errors.Unavailable: ")}
+                assert not unknown, server.log[-5000:]
+        finally:
+            for server in self.servers:
+                server.close()
+
+
+class Site:
+    """A broker, three nodes, and what connects each node with the broker."""
+
+    def __init__(self, place: Place, cables: Sequence[Cable], nodes: Nodes) -> None:
+        self.place = place
+        self.cables = cables
+        self.nodes = nodes
+
+
+@contextmanager
+def site(kind: str, folder: Path) -> Iterator[Site]:
+    """Start a broker of a kind with three nodes on it."""
+    with ExitStack() as stack:
+        place = PLACES[kind](folder / kind)
+        place.start()
+        stack.callback(place.kill)
+        cables = [Cable(place) for _ in range(3)]
+        for cable in cables:
+            stack.callback(cable.close)
+        nodes = Nodes([place.url(cable.port) for cable in cables])
+        stack.callback(nodes.close)
+        yield Site(place, cables, nodes)

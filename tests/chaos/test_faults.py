@@ -1,0 +1,115 @@
+"""Whatever fails, what was acknowledged comes to every reader once and in order, or a gap says what may be missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.chaos.crowd import BEGIN, Crowd, RawSeat, check_gaps_say_what_is_missing, check_nothing_is_missing
+from tests.chaos.places import PLACES, TIMEOUT_S, Nodes, Site, site
+from tests.redis_servers import needs_redis, watched_redis
+from tests.wires import Http
+
+pytestmark = needs_redis
+
+FLOW = 15
+"""Publishes of each publisher before, between and after faults."""
+
+
+@pytest.fixture(scope="module", params=PLACES)
+def here(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Return a broker with three nodes on it; a test leaves all of them running."""
+    with site(request.param, tmp_path_factory.mktemp("site")) as there:
+        yield there
+
+
+@pytest.fixture
+def crowd(here: Site, channel: str) -> Iterator[Crowd]:
+    with Crowd(here.nodes.addresses, channel) as crowd:
+        crowd.flow(FLOW)
+        yield crowd
+
+
+def test_broker_is_killed_and_started_again(here: Site, crowd: Crowd) -> None:
+    here.place.kill()
+    crowd.fail()
+    here.place.start()
+    crowd.flow(FLOW)
+    check_nothing_is_missing(crowd, crowd.finish())
+
+
+def test_broker_is_killed_while_it_writes(here: Site, crowd: Crowd) -> None:
+    for _ in range(3):
+        here.place.kill()
+        here.place.start()
+        crowd.flow(FLOW // 3)
+    check_nothing_is_missing(crowd, crowd.finish())
+
+
+def test_connections_with_the_broker_are_cut(here: Site, crowd: Crowd) -> None:
+    for _ in range(5):
+        for cable in here.cables:
+            cable.cut()
+            cable.mend()
+        crowd.flow(FLOW // 3)
+    check_nothing_is_missing(crowd, crowd.finish())
+
+
+def test_broker_stands_still_for_longer_than_anybody_waits(here: Site, crowd: Crowd) -> None:
+    here.place.pause()
+    try:
+        crowd.fail(2)
+    finally:
+        here.place.go_on()
+    crowd.flow(FLOW)
+    check_nothing_is_missing(crowd, crowd.finish())
+
+
+def test_node_is_killed(here: Site, crowd: Crowd) -> None:
+    for place in (0, 1):
+        here.nodes.servers[place].kill()
+        here.nodes.servers[place].wait()
+        crowd.flow(FLOW)
+        here.nodes.start_again(place)
+    crowd.flow(FLOW)
+    check_nothing_is_missing(crowd, crowd.finish())
+
+
+def test_node_is_cut_off_from_the_broker(here: Site, crowd: Crowd) -> None:
+    """Nothing goes through between one node and the broker, and neither is told so; the others go on."""
+    others = crowd.mouths[:2]
+    here.cables[2].stall()
+    try:
+        crowd.flow(FLOW, others)
+        with Http(here.nodes.addresses[2]) as http:
+            answer = http.post("/v1/messages", {"channel": crowd.channels[0], "data": BEGIN, "id": "cut off"})
+            assert answer.code == "unavailable"
+        crowd.flow(FLOW, others)
+        elsewhere = [seat for seat in crowd.seats if isinstance(seat, RawSeat) and seat.node != 2]
+        assert len(elsewhere) >= 20
+        head = max(seat.newest for seat in crowd.seats)
+        crowd.wait_until(lambda: all(seat.newest >= head - 2 for seat in elsewhere), "readers at other nodes are live")
+    finally:
+        here.cables[2].go_on()
+    crowd.flow(FLOW)
+    check_nothing_is_missing(crowd, crowd.finish())
+
+
+def test_redis_fails_over_and_loses_what_it_acknowledged(channel: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    with watched_redis(tmp_path_factory.mktemp("watched")) as redis:
+        nodes = Nodes([f"{redis.place}?timeout={TIMEOUT_S}"] * 3)
+        try:
+            with Crowd(nodes.addresses, channel) as crowd:
+                crowd.flow(FLOW)
+                # It hears of nothing more: what is acknowledged from here on is lost.
+                redis.replica.command("REPLICAOF NO ONE")
+                crowd.flow(FLOW // 3)
+                redis.master.kill()
+                crowd.flow(FLOW)
+                log = crowd.finish()
+                acknowledged = {said.id for mouth in crowd.mouths for said in mouth.said}
+                assert acknowledged - {seen.id for seen in log}, "this was to be about loss"
+                check_gaps_say_what_is_missing(crowd, log)
+        finally:
+            nodes.close()
