@@ -35,6 +35,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("workers",),
     ("application",),
     ("client",),
+    ("compare",),
     ("console", "cli", "testing"),
     ("__main__",),
 )

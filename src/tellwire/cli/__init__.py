@@ -7,6 +7,7 @@ import click
 from tellwire import __version__
 from tellwire.cli.advise import advise_command
 from tellwire.cli.client import history, pub, sub, tail
+from tellwire.cli.compare import compare
 from tellwire.cli.drain import drain
 from tellwire.cli.operators import channels, connections, disconnect, nodes, presence, unsubscribe
 from tellwire.cli.start import check_config, serve
@@ -21,6 +22,7 @@ Examples:
   tellwire tail news                    the newest ten, then as they come
   tellwire history news --limit 100     what is kept of a channel
   tellwire top                          what goes on, live; for operators
+  tellwire compare                      what each transport costs, measured here
   tellwire advise                       which transport to take, from six questions
 """
 
@@ -41,7 +43,7 @@ def version() -> None:
 
 
 for _command in (
-    serve, pub, sub, tail, history, token, check_config, advise_command,
+    serve, pub, sub, tail, history, token, check_config, compare, advise_command,
     nodes, channels, connections, presence, disconnect, unsubscribe, drain, top,
 ):  # fmt: skip
     main.add_command(_command)

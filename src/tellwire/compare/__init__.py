@@ -1,0 +1,1 @@
+"""Measures every transport between this place and a server: what ``tellwire compare`` does."""

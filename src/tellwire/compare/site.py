@@ -1,0 +1,88 @@
+"""Which server is measured, and over which way it is reached."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+from urllib.parse import quote, urlencode, urlsplit
+
+from tellwire.compare.failures import Unmeasured
+
+P = TypeVar("P", bound=asyncio.BaseProtocol)
+
+Query = Mapping[str, str | int]
+"""Parameters of a request."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A server: its address, what is shown to it, and where it is dialled, which may be a proxy's port."""
+
+    host: str
+    port: int
+    netloc: str
+    """What stands in ``Host``."""
+    path: str
+    """Below which path the server lives, without a slash at its end."""
+    token: str | None = None
+    tls: ssl.SSLContext | None = None
+    via: int | None = None
+    """A port of this machine that is dialled in place of the server's."""
+
+    @property
+    def url(self) -> str:
+        """Where it is, for people and for other clients; past the proxy, if there is one."""
+        return f"{'https' if self.tls else 'http'}://{self.netloc}{self.path}"
+
+    def through(self, port: int) -> Site:
+        """Return the same server, dialled at a port of this machine."""
+        return replace(self, via=port)
+
+    def fields(self, **more: str) -> dict[str, str]:
+        """Return the header fields of a request to it."""
+        found = {"Host": self.netloc, "User-Agent": "tellwire-compare"}
+        if self.token:
+            found["Authorization"] = f"Bearer {self.token}"
+        return {**found, **more}
+
+    def target(self, path: str, query: Query | None = None) -> str:
+        """Return what stands in a request's first line."""
+        return f"{quote(self.path)}{path}" + (f"?{urlencode(query)}" if query else "")
+
+    async def dial(self, protocol: P) -> P:
+        """Connect; raises Unmeasured where nobody answers."""
+        host, port = ("127.0.0.1", self.via) if self.via is not None else (self.host, self.port)
+        name = self.host if self.tls else None
+        try:
+            await asyncio.get_running_loop().create_connection(
+                lambda: protocol, host, port, ssl=self.tls, server_hostname=name
+            )
+        except ssl.SSLError as exc:
+            raise Unmeasured("broken", f"TLS with {self.netloc} failed: {exc.reason or exc}") from exc
+        except OSError as exc:
+            raise Unmeasured("broken", f"{self.netloc} cannot be connected to: {exc.strerror or exc}") from exc
+        return protocol
+
+
+def site_of(url: str, *, token: str | None = None, tls: ssl.SSLContext | None = None) -> Site:
+    """Return the server at a URL; raises ValueError for what is none.
+
+    Args:
+        url: Such as ``http://127.0.0.1:8000``, also with a path.
+        token: Shown to it.
+        tls: Which certificates are accepted; by default those that the system trusts.
+    """
+    parts = urlsplit(url)
+    scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
+    try:
+        port = parts.port or (443 if scheme == "https" else 80)
+    except ValueError:
+        port = 0
+    if scheme not in ("http", "https") or not parts.hostname or not port:
+        raise ValueError(f"{url!a} is not the address of a server; one looks like http://127.0.0.1:8000")
+    secure = (tls or ssl.create_default_context()) if scheme == "https" else None
+    netloc = parts.netloc.rpartition("@")[2]
+    return Site(parts.hostname, port, netloc, parts.path.rstrip("/"), token, secure)

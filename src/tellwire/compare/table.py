@@ -1,0 +1,175 @@
+"""What a comparison found, as tables in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+MARK = "*"
+"""Stands beside a figure that the load generator may have set."""
+
+
+def print_result(found: dict[str, Any], console: Console) -> None:
+    """Print everything that was measured, and a sentence for what was not."""
+    settings, machine = found["settings"], found["machine"]
+    where = found["server"]["url"] or "a server of its own"
+    own = ", started for this" if found["server"]["is_own"] else ""
+    console.print(Text.assemble(("Compared at ", ""), (where, "bold"), own, f", in {found['took_s']:g} s"))
+    console.print(f"{machine['cpu']}, {machine['cores']} cores, {_way(settings['path'])}", style="dim", highlight=False)
+    wires = found["transports"]
+    measured = {key: wire for key, wire in wires.items() if "connect_ms" in wire}
+    if measured:
+        shown = settings["readers"][len(settings["readers"]) // 2]
+        size = settings["payload_bytes"][min(1, len(settings["payload_bytes"]) - 1)]
+        console.print()
+        console.print(_times(measured, f"Milliseconds, at {settings['rate']:g} messages/s to {_readers(shown)}"))
+        console.print()
+        console.print(_costs(measured, size, shown))
+        console.print()
+        console.print(_own_limits(measured, shown))
+        if any(_is_marked(wire) for wire in measured.values()):
+            note = f"{MARK} the load generator was the bottleneck: the server may do better."
+            console.print(Text(note, "yellow"))
+    for wire in wires.values():
+        if wire["status"] not in ("measured", "unmeasured"):
+            console.print(
+                Text.assemble((f"{wire['title']}: ", "bold"), (f"{wire['status']}", "yellow"), "; " + wire["says"])
+            )
+        elif wire.get("path", {}).get("verdict") == "clumped":
+            console.print(Text.assemble((f"{wire['title']}: ", "bold"), wire["path"]["says"]))
+    if found["fallback"] is not None:
+        console.print(Text(_capital(found["fallback"]["says"]) + "."))
+    for unknown in found["unknown"]:
+        console.print(Text(f"Unknown: {unknown}.", "dim"))
+    if found["ended"] != "complete":
+        left = [wire["title"] for wire in wires.values() if wire["status"] == "unmeasured"]
+        missing = f"; not measured: {', '.join(left)}" if left else ""
+        console.print(Text(f"This is not everything: {found['says']}{missing}.", "red"))
+
+
+def _times(wires: dict[str, Any], title: str) -> Table:
+    table = _table(title, "", "connect", "first", "p50", "p99", "p99.9", "resume")
+    for wire in wires.values():
+        latency = wire.get("latency_ms") or {}
+        table.add_row(
+            wire["title"],
+            *(_ms(wire.get(name), "median") for name in ("connect_ms", "first_message_ms")),
+            *(_ms(latency, name) for name in ("p50", "p99", "p99.9")),
+            _ms(wire.get("resume_ms"), "median"),
+        )
+    return table
+
+
+def _costs(wires: dict[str, Any], size: int, readers: int) -> Table:
+    title = f"Bytes on the wire beside {size} of payload, and what the server spends"
+    table = _table(title, "", "heads ↓", "framing ↓", "↑", "publish ↑", "publish ↓", "CPU/delivery", "memory")
+    for wire in wires.values():
+        entry = _at(wire.get("bytes"), "payload_bytes", size)
+        publish = _at(wire.get("publish", {}).get("bytes"), "payload_bytes", size)
+        cpu = _at(wire.get("readers"), "readers", readers)
+        memory = wire.get("memory_kib_per_connection") or {}
+        spent = cpu.get("cpu_us_per_delivery")
+        table.add_row(
+            wire["title"],
+            *(_bytes(entry, "down", part) for part in ("headers", "framing")),
+            _bytes(entry, "up", "total"),
+            *(_bytes(publish, way, "beside") for way in ("up", "down")),
+            _marked(f"{spent:.3g} µs", cpu) if spent is not None else "–",
+            _marked(f"{memory['median']:.3g} KiB", memory) if memory else "–",
+        )
+    return table
+
+
+def _own_limits(wires: dict[str, Any], readers: int) -> Table:
+    """What the load generator itself could have done: beyond that nothing is the server's."""
+    title = f"The load generator's own limit, operations a second (and its share of a core, with {_readers(readers)})"
+    table = _table(title, "", "connect", "deliver", "resume", "open", "share", "late p99")
+    for wire in wires.values():
+        latency = wire.get("latency_ms") or {}
+        load = latency.get("load") or {}
+        names = ("connect_ms", "latency_ms", "resume_ms", "memory_kib_per_connection")
+        table.add_row(
+            wire["title"],
+            *(_count((wire.get(name) or {}).get("load", {}).get("limit_per_s")) for name in names),
+            _marked(f"{load['cpu_share']:.0%}", latency) if load else "–",
+            f"{load['late_ms']:.3g} ms" if "late_ms" in load else "–",
+        )
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", no_wrap=number > 0)
+    return table
+
+
+def _ms(figure: dict[str, Any] | None, name: str) -> str:
+    value = (figure or {}).get(name)
+    return (
+        "–" if figure is None or value is None else _marked(f"{value:,.0f}" if value >= 100 else f"{value:.3g}", figure)
+    )
+
+
+def _bytes(entry: dict[str, Any], way: str, part: str) -> str:
+    if not entry:
+        return "–"
+    counted = entry[way]
+    value = counted["headers"] + counted["framing"] if part == "beside" else counted[part]
+    return _marked(f"{value:,.0f}" if value >= 10 or value == round(value) else f"{value:.1f}", entry)
+
+
+def _count(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def _marked(text: str, figure: dict[str, Any]) -> str:
+    return text + (MARK if figure.get("load", {}).get("bottleneck") else "")
+
+
+def _at(entries: list[dict[str, Any]] | None, key: str, value: int) -> dict[str, Any]:
+    return next((entry for entry in entries or [] if entry[key] == value), {})
+
+
+def _is_marked(wire: dict[str, Any]) -> bool:
+    return any(load.get("bottleneck") for load in _loads(wire))
+
+
+def _loads(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        for name, each in value.items():
+            if name == "load":
+                yield each
+            else:
+                yield from _loads(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _loads(each)
+
+
+def _way(path: dict[str, Any]) -> str:
+    parts = []
+    if path["delay_ms"]:
+        parts.append(f"{path['delay_ms']:g} ms more each way")
+    if path["loss"]:
+        parts.append(f"{path['loss']:.2%} of the segments lost".replace(".00%", "%"))
+    if path["bandwidth_bits_per_s"]:
+        parts.append(f"{path['bandwidth_bits_per_s'] / 1e6:g} Mbit/s")
+    if path["no_websocket"]:
+        parts.append("a proxy that forbids upgrades")
+    if path["buffering_proxy"]:
+        parts.append("a proxy that holds answers until they are whole")
+    return "over a way with " + ", ".join(parts) if parts else "over the way as it is"
+
+
+def _readers(count: int) -> str:
+    return "1 reader" if count == 1 else f"{count} readers"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
