@@ -19,6 +19,8 @@ BROKERS = {
     "rediss+sentinel": "tellwire.brokers.redis:RedisBroker",
     "redis+cluster": "tellwire.brokers.redis:RedisBroker",
     "rediss+cluster": "tellwire.brokers.redis:RedisBroker",
+    "nats": "tellwire.brokers.nats:NatsBroker",
+    "tls": "tellwire.brokers.nats:NatsBroker",
 }
 """URL scheme -> "module:class" of the brokers that come along."""
 
@@ -40,8 +42,9 @@ def make_broker(url: str, namespaces: Namespaces, *, dedupe_window_s: float = 30
     try:
         cls = getattr(import_module(module), name)
     except ModuleNotFoundError as exc:
+        extra = "nats" if scheme in ("nats", "tls") else "redis"
         raise ValueError(
-            f"the broker {scheme}:// needs the library {exc.name!r}; install it with: pip install 'tellwire[redis]'"
+            f"the broker {scheme}:// needs the library {exc.name!r}; install it with: pip install 'tellwire[{extra}]'"
         ) from exc
     broker: Broker = cls.from_url(url, namespaces, dedupe_window_s)
     return broker

@@ -125,11 +125,7 @@ class MemoryBroker(Broker):
             region.channels.move_to_end(channel)
         seq = self.head.seq + 1
         message = self._message(draft, seq, now, epoch)
-        log.run.append(message)
-        log.last = seq
-        log.size += message.size
-        region.size += message.size
-        self._trim(region, log, now)
+        self._put(region, log, message)
         if draft.id is not None:
             self._ids.keep(channel, draft.id, seq, now)
         self.head = Position(epoch, seq)
@@ -190,6 +186,13 @@ class MemoryBroker(Broker):
 
     async def aclose(self) -> None:
         self._feed = None
+
+    def _put(self, region: _Region, log: _Channel, message: Message) -> None:
+        log.run.append(message)
+        log.last = message.seq
+        log.size += message.size
+        region.size += message.size
+        self._trim(region, log, message.time)
 
     def _region(self, channel: str) -> _Region:
         settings = self._namespaces.of(channel)

@@ -1,0 +1,137 @@
+"""Real NATS servers for tests: each a process of its own, on a free port of the loopback."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+from tests.redis_servers import free_port
+
+SERVER = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin")
+
+needs_nats = pytest.mark.skipif(SERVER is None, reason="there is no nats-server here")
+
+_START_S = 20.0
+
+
+class NatsServer:
+    """One nats-server and its directory, over several starts.
+
+    Args:
+        directory: Where its files are.
+        config: Further settings, in the server's own notation.
+        jetstream: Whether it keeps streams.
+    """
+
+    def __init__(self, directory: Path, config: str = "", *, jetstream: bool = True) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.http_port = free_port()
+        self.config = config
+        self._jetstream = jetstream
+        self._process: subprocess.Popen[bytes] | None = None
+        directory.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def url(self) -> str:
+        """What a broker on it is called."""
+        return f"nats://127.0.0.1:{self.port}"
+
+    def start(self, until: str = "/healthz") -> None:
+        """Start it and wait until it answers."""
+        assert SERVER is not None
+        file = self.directory / "server.conf"
+        store = f'jetstream {{ store_dir: "{self.directory}/store" }}' if self._jetstream else ""
+        file.write_text(
+            f"host: 127.0.0.1\nport: {self.port}\nhttp: 127.0.0.1:{self.http_port}\nmax_payload: 4MB\n"
+            f"{store}\n{self.config}\n"
+        )
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [SERVER, "-c", str(file)], stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+        deadline = time.monotonic() + _START_S
+        while not self._answers(until):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"nats-server did not start: {(self.directory / 'log').read_text()[-2000:]}")
+            time.sleep(0.01)
+
+    def _answers(self, path: str) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=2):
+                pass
+            return bool(self.monitor(path).get("status", "ok") == "ok")
+        except OSError:
+            return False
+
+    def monitor(self, path: str) -> dict[str, Any]:
+        """Ask its monitoring port; raises OSError."""
+        with urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=2) as answer:
+            found: dict[str, Any] = json.loads(answer.read() or b"{}")
+            return found
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        process = self._process
+        if process is not None:
+            process.kill()
+            process.wait()
+            self._process = None
+
+    def pause(self) -> None:
+        """Let it stand still."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it run again."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+
+@contextmanager
+def nats_server(directory: Path, config: str = "", *, jetstream: bool = True) -> Iterator[NatsServer]:
+    """Start a server, and end it."""
+    server = NatsServer(directory, config, jetstream=jetstream)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@contextmanager
+def nats_cluster(directory: Path, count: int = 3) -> Iterator[list[NatsServer]]:
+    """Start servers that are one cluster, and end them."""
+    ports = [free_port() for _ in range(count)]
+    routes = ", ".join(f"nats://127.0.0.1:{port}" for port in ports)
+    servers = [
+        NatsServer(
+            directory / str(number),
+            f"server_name: n{number}\ncluster {{ name: tellwire, listen: 127.0.0.1:{port}, routes: [{routes}] }}",
+        )
+        for number, port in enumerate(ports)
+    ]
+    with ExitStack() as stack:
+        for server in servers:
+            stack.callback(server.kill)
+            server.start("/varz")
+        deadline = time.monotonic() + _START_S
+        while not all(server._answers("/healthz") for server in servers) or not any(
+            server.monitor("/jsz").get("meta_cluster", {}).get("leader") for server in servers
+        ):
+            if time.monotonic() > deadline:
+                pytest.fail("the cluster has no leader")
+            time.sleep(0.02)
+        yield servers
