@@ -123,11 +123,14 @@ BARE = Contender(
 )
 
 
-def _python_peer(script: str, *arguments: str) -> Callable[[Places, int], list[str]]:
+def python_peer(script: str, *arguments: str) -> Callable[[Places, int], list[str]]:
+    """Return what starts one of the peers' scripts."""
     return lambda places, port: [str(places.peers_python), str(PEERS / script), str(port), *arguments]
 
 
-def _pip_missing(package: str) -> Callable[[Places], str | None]:
+def pip_missing(package: str) -> Callable[[Places], str | None]:
+    """Return what says that a package of the peers is not installed."""
+
     def missing(places: Places) -> str | None:
         if any(places.peers_python.parent.parent.glob(f"lib/python*/site-packages/{package}")):
             return None
@@ -146,48 +149,60 @@ SEND_LOOP = Contender(
 UWEBSOCKETS = Contender(
     "uWebSockets (socketify)",
     "its topics (app.publish), no compression, max_backpressure 256 MiB so that nothing is dropped, idle_timeout 0",
-    _python_peer("uws.py"),
+    python_peer("uws.py"),
     {
         "fan": {"sub_path": "/sub", "pub_path": "/pub", "message": "{data}"},
         "acks": {"pub_path": "/echo", "data_bytes": PAYLOAD_BYTES - 2, "message": _publish("bench")},
     },
-    _pip_missing("socketify"),
+    pip_missing("socketify"),
 )
+
+_ENGINE_IO = "/socket.io/?EIO=4&transport=websocket"
+
+
+def _engine_io(side: str) -> dict[str, object]:
+    """Return how a Socket.IO client says hello (its protocol, version 5)."""
+    return {
+        f"{side}_path": _ENGINE_IO, f"{side}_hello1": "", f"{side}_answer1": "0{", f"{side}_hello2": "40",
+        f"{side}_answer2": "40{",
+    }  # fmt: skip
+
+
+SOCKETIO_TALKS: Mapping[str, Talk] = {
+    "fan": {
+        **_engine_io("sub"), "sub_hello3": '42["join","bench"]', "sub_answer3": "joined", **_engine_io("pub"),
+        "message": '42["publish","{data}"]',
+    },
+    "rooms": {
+        **_engine_io("sub"), "sub_hello3": '42["join","{room}"]', "sub_answer3": "joined",
+        "message": '42["say","{data}"]',
+    },
+    "acks": {**_engine_io("pub"), "message": '42{ref}["kept","{data}"]'},
+}  # fmt: skip
 
 SOCKETIO = Contender(
     "python-socketio",
     "uvicorn, uvloop, httptools, ws=websockets-sansio, WebSocket transport only, no compression, "
-    "async_handlers=False, monitor_clients=False, msgspec for JSON",
-    _python_peer("socketio_rooms.py", "websockets-sansio"),
-    {
-        "rooms": {
-            "sub_path": "/socket.io/?EIO=4&transport=websocket",
-            "sub_hello1": "",
-            "sub_answer1": "0{",
-            "sub_hello2": "40",
-            "sub_answer2": "40{",
-            "sub_hello3": '42["join","{room}"]',
-            "sub_answer3": "joined",
-            "message": '42["say","{data}"]',
-        }
-    },
-    _pip_missing("socketio"),
+    "async_handlers=False, monitor_clients=False, msgspec for JSON; what it acknowledges is not kept",
+    python_peer("socketio_rooms.py", "websockets-sansio"),
+    SOCKETIO_TALKS,
+    pip_missing("socketio"),
 )
 
 STARLETTE = Contender(
     "Starlette",
     "uvicorn, uvloop, httptools, ws=websockets-sansio, no compression; a loop of send_text over the room",
-    _python_peer("starlette_rooms.py", "websockets-sansio"),
+    python_peer("starlette_rooms.py", "websockets-sansio"),
     {"rooms": {"sub_path": "/{room}", "message": "{data}"}},
-    _pip_missing("starlette"),
+    pip_missing("starlette"),
 )
 
 BARE_ACKS = Contender(
     "bare websockets + msgspec",
     "sans-IO ServerProtocol on uvloop; decodes each publish, appends it to a list, answers; one write per read",
-    _python_peer("bare_acks.py"),
+    python_peer("bare_acks.py"),
     {"acks": {"pub_path": "/", "data_bytes": PAYLOAD_BYTES - 2, "message": _publish("bench")}},
-    _pip_missing("websockets"),
+    pip_missing("websockets"),
 )
 
 _NCHAN_MODULES = ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/usr/local/lib/nginx/modules")

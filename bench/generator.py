@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import select
+import statistics
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -115,6 +116,18 @@ class Generator:
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
+
+
+def noise_of(runs: Sequence[Figures]) -> str:
+    """Say in a sentence how much other programs disturbed all runs."""
+    shares = [max(run["server_queued_share"], run["own_queued_share"]) for run in runs if "own_queued_share" in run]
+    if not shares:
+        return "How noisy the machine was is not known."
+    disturbed = sum(share > NOISE_SHARE for share in shares)
+    return (
+        f"Server or load generator waited for their core {statistics.median(shares):.1%} of the time (median of "
+        f"{len(shares)} runs, at most {max(shares):.0%}), and for more than {NOISE_SHARE:.0%} in {disturbed} of them."
+    )
 
 
 def remarks(figures: Figures) -> list[str]:

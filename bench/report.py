@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from measuring import Entry
-from rows import Ratio, Row
+from table import Ratio, Row
 
 INTRODUCTION = (
     "Every server had one core to itself and the load generator the other; figures are medians, with the lowest and "
@@ -35,7 +35,7 @@ def render(rows: Sequence[Row], about: Mapping[str, object]) -> str:
     lines = [
         "# Measurements",
         "",
-        f"{about['date']}, {about['effort']} run. {INTRODUCTION}",
+        f"{about['date']}, {about['effort']} run. {INTRODUCTION} {about['noise']}",
         "",
         "| | ratio | goal | |",
         "|---|---|---|---|",

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 
-from bundle import ESBUILD, bundle_bytes, bundle_missing
+from bundle import bundle_bytes
 from children import Child
 from contenders import (
     BARE,
@@ -25,8 +24,28 @@ from contenders import (
     tellwire,
     with_tokens,
 )
+from field import CENTRIFUGO, SOCKETIO_NODE, SOCKETS, STREAMS
 from generator import Figures, Generator
 from measuring import Bed, Bench, Entry, fill, highest_rate, spread, start
+from npm import PACKAGES, npm_missing
+from table import (
+    ACKS,
+    BUNDLE_MAX_KIB,
+    CLIENT_CPU,
+    CLIENTS,
+    CPU,
+    DELIVERIES,
+    GZIPPED,
+    MESSAGES,
+    MINIFIED,
+    P99,
+    PSS,
+    PUBLISH_CPU,
+    RSS,
+    Ratio,
+    Row,
+    each,
+)  # fmt: skip
 
 SUBSCRIBERS = 1000
 ROOMS = 100
@@ -48,75 +67,6 @@ SQLITE = tellwire("sqlite:///{cache}/bench.db", "Tellwire, SQLite")
 
 OPEN = tellwire(name="Tellwire, no token")
 
-MESSAGES = "messages/s"
-DELIVERIES = "deliveries/s"
-P99 = "p99 latency, ms"
-CPU = "CPU per delivery, µs"
-RSS = "resident KiB per connection"
-PSS = "proportional KiB per connection"
-ACKS = "acknowledged/s"
-CLIENTS = "clients/s"
-CLIENT_CPU = "CPU per client, µs"
-PUBLISH_CPU = "CPU per publish, µs"
-MINIFIED = "KiB minified"
-GZIPPED = "KiB gzipped"
-BUNDLE_MAX_KIB = 12
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """A comparison the project aims at; ``value`` is None where a side was not measured."""
-
-    text: str
-    value: float | None
-    goal: float
-    at_least: bool
-
-    @property
-    def is_met(self) -> bool | None:
-        if self.value is None:
-            return None
-        return self.value >= self.goal if self.at_least else self.value <= self.goal
-
-
-@dataclass
-class Row:
-    """One measured row."""
-
-    key: str
-    title: str
-    entries: list[Entry] = field(default_factory=list)
-    ratios: list[Ratio] = field(default_factory=list)
-
-    def compare(
-        self, metric: str, one: Contender | float, other: Contender | float, goal: float, *, at_least: bool
-    ) -> None:
-        """Add the ratio of two servers' medians; a number stands for itself."""
-        sides = [self._side(side, metric) for side in (one, other)]
-        names = [side.name if isinstance(side, Contender) else f"{side:,g}" for side in (one, other)]
-        value = sides[0] / sides[1] if sides[0] and sides[1] else None
-        self.ratios.append(Ratio(f"{metric}: {names[0]} / {names[1]}", value, goal, at_least))
-
-    def _side(self, side: Contender | float, metric: str) -> float | None:
-        if not isinstance(side, Contender):
-            return side
-        return next((entry.median(metric) for entry in self.entries if entry.server == side.name), None)
-
-
-def _each(bench: Bench, row: Row, contenders: Sequence[Contender]) -> list[tuple[Contender, Entry]]:
-    """Add an entry for each contender; return those that can be measured."""
-    present = []
-    for contender in contenders:
-        entry = Entry(contender.name, contender.settings)
-        row.entries.append(entry)
-        missing = contender.missing(bench.places)
-        if missing is not None:
-            entry.remarks.append(f"not measured: {missing}")
-            bench.say(f"  {contender.name}: {missing}")
-        else:
-            present.append((contender, entry))
-    return present
-
 
 def _search(bench: Bench, contender: Contender, entry: Entry, talk: str, first: float, **settings: object) -> None:
     receivers = SUBSCRIBERS // int(str(settings.get("rooms", 1)))
@@ -125,8 +75,7 @@ def _search(bench: Bench, contender: Contender, entry: Entry, talk: str, first: 
         bench.say(f"  {contender.name}")
         with Bed(bench, contender, talk, count=SUBSCRIBERS, **settings) as bed:
             figures = highest_rate(bench, bed, first)
-        if figures is not None:
-            found.append(figures)
+        found += figures
     if not found:
         entry.remarks.append("no rate was held")
         return
@@ -145,15 +94,15 @@ def _cpu_us(run: Figures) -> float:
 
 def fanout(bench: Bench) -> Row:
     row = Row("fanout", "Fan-out, 1 → 1,000 WebSocket subscribers, 126 B, one core: highest rate with p99 ≤ 50 ms")
-    for contender, entry in _each(bench, row, [TELLWIRE, UWEBSOCKETS]):
-        _search(bench, contender, entry, "fan", 200)
+    for contender, entry in each(bench, row, [TELLWIRE, UWEBSOCKETS, NCHAN, *SOCKETS]):
+        _search(bench, contender, entry, "fan", 50)
     row.compare(DELIVERIES, TELLWIRE, UWEBSOCKETS, 1.0, at_least=True)
     return row
 
 
 def paced(bench: Bench) -> Row:
     row = Row("paced", "The same, paced at 50 messages/s")
-    present = _each(bench, row, [TELLWIRE, SEND_LOOP, NCHAN, UWEBSOCKETS])
+    present = each(bench, row, [TELLWIRE, SEND_LOOP, NCHAN, UWEBSOCKETS, *SOCKETS])
     runs: dict[str, list[Figures]] = {contender.name: [] for contender, _ in present}
     for number in range(bench.effort.runs):
         bench.say(f"  run {number + 1}: {', '.join(runs)}")
@@ -179,7 +128,7 @@ def _limit_in_deliveries(entry: Entry) -> None:
 
 def rooms(bench: Bench) -> Row:
     row = Row("rooms", "100 rooms of 10 members, everyone talking, one core: deliveries/s with p99 ≤ 50 ms")
-    for contender, entry in _each(bench, row, [TELLWIRE, SOCKETIO, STARLETTE]):
+    for contender, entry in each(bench, row, [TELLWIRE, SOCKETIO, STARLETTE, *SOCKETS]):
         _search(bench, contender, entry, "rooms", 1000, rooms=ROOMS, members_publish=1)
     row.compare(DELIVERIES, TELLWIRE, SOCKETIO, 2.0, at_least=True)
     row.compare(DELIVERIES, TELLWIRE, STARLETTE, 2.0, at_least=True)
@@ -188,8 +137,8 @@ def rooms(bench: Bench) -> Row:
 
 def sse(bench: Bench) -> Row:
     row = Row("sse", "Fan-out over SSE, beside our own WebSocket: highest rate with p99 ≤ 50 ms")
-    for contender, entry in _each(bench, row, [OVER_SSE, TELLWIRE]):
-        _search(bench, contender, entry, "sse" if contender is OVER_SSE else "fan", 200)
+    for contender, entry in each(bench, row, [OVER_SSE, TELLWIRE, *STREAMS]):
+        _search(bench, contender, entry, "sse" if contender is OVER_SSE else "fan", 100)
     row.compare(DELIVERIES, OVER_SSE, TELLWIRE, 0.8, at_least=True)
     return row
 
@@ -206,7 +155,7 @@ def memory(bench: Bench) -> Row:
         _measure_memory(bench, TELLWIRE, entry, talk)
         value = entry.median(RSS)
         row.ratios.append(Ratio(f"KiB per {wire}", value, goals[talk], at_least=False))
-    for contender, entry in _each(bench, row, [UWEBSOCKETS, NCHAN]):
+    for contender, entry in each(bench, row, [UWEBSOCKETS, NCHAN, *SOCKETS]):
         _measure_memory(bench, contender, entry, "fan")
     return row
 
@@ -242,7 +191,9 @@ def _settled(server: Child) -> dict[str, int]:
 
 def publish(bench: Bench) -> Row:
     row = Row("publish", "Publish with acknowledgement over one WebSocket, 256 in flight, one core")
-    for contender, entry in _each(bench, row, [TELLWIRE, SQLITE, BARE_ACKS, UWEBSOCKETS]):
+    for contender, entry in each(
+        bench, row, [TELLWIRE, SQLITE, BARE_ACKS, UWEBSOCKETS, SOCKETIO, SOCKETIO_NODE, CENTRIFUGO]
+    ):
         bench.say(f"  {contender.name}")
         runs = []
         for _ in range(bench.effort.runs):
@@ -356,7 +307,7 @@ def unused(bench: Bench) -> Row:
 def growth(bench: Bench) -> Row:
     row = Row("growth", f"Cost per delivery from 100 to {bench.many:,} subscribers, {GROWTH_DELIVERIES:,} deliveries/s")
     sizes = sorted({100, 1000, bench.many})
-    for contender, entry in _each(bench, row, [TELLWIRE, SEND_LOOP]):
+    for contender, entry in each(bench, row, [TELLWIRE, SEND_LOOP]):
         costs = []
         for count in sizes:
             bench.say(f"  {contender.name}, {count:,} subscribers")
@@ -380,10 +331,10 @@ def growth(bench: Bench) -> Row:
 
 def bundle(bench: Bench) -> Row:
     row = Row("bundle", "What a page loads of the JavaScript client: one file, minified and gzipped")
-    settings = f"{ESBUILD.replace('@', ' ')}, bundled and minified for ES2022; gzip at its best level"
+    settings = f"esbuild {PACKAGES['esbuild']}, bundled and minified for ES2022; gzip at its best level"
     entry = Entry("Tellwire for JavaScript", settings)
     row.entries.append(entry)
-    missing = bundle_missing()
+    missing = npm_missing()
     if missing is not None:
         entry.remarks.append(f"not measured: {missing}")
         bench.say(f"  {missing}")

@@ -15,15 +15,17 @@ from pathlib import Path
 
 from children import LOAD_CORE, SERVER_CORE, ChildFailedError
 from contenders import PEERS_ALL, Places
-from generator import LoadFailedError, compile_c
+from generator import LoadFailedError, compile_c, noise_of
 from machine import describe_machine
 from measuring import FULL, QUICK, Bench, Entry
 from report import render, write_json
-from rows import ROWS, Row
+from rows import ROWS
+from table import Row
 
 HERE = Path(__file__).resolve().parent
 CACHE = HERE.parent / ".cache" / "bench"
 RESULTS = HERE / "results"
+PLOTS = HERE.parent / "docs" / "benchmarks"
 SERVE = (
     "{python} -m tellwire serve --port {port} --broker {broker} --log-level warning"
     " --publishes-per-s 1000000 --connections-per-address 50000"
@@ -57,15 +59,17 @@ def main() -> int:
         "effort": "full" if arguments.full else "quick",
         "machine": machine,
     }
-    keep(measured, about, is_whole=not arguments.only)
+    about["noise"] = noise_of([run for row in measured for entry in row.entries for run in entry.raw])
+    results = keep(measured, about, is_whole=not arguments.only)
+    draw(peers_python, results, PLOTS if not arguments.only else CACHE / "plots")
     return 0
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     effort = parser.add_mutually_exclusive_group()
-    effort.add_argument("--quick", action="store_true", help="about ten minutes (the default)")
-    effort.add_argument("--full", action="store_true", help="more and longer runs, about half an hour")
+    effort.add_argument("--quick", action="store_true", help="about half an hour (the default)")
+    effort.add_argument("--full", action="store_true", help="longer runs, about two hours")
     parser.add_argument(
         "--only", action="append", choices=list(ROWS), metavar="ROW",
         help=f"measure this row, and print it without keeping it; may be given again. Rows: {', '.join(ROWS)}",
@@ -121,8 +125,8 @@ def measure(bench: Bench, key: str) -> Row:
     return Row(key, "could not be measured", [Entry("–", "", remarks=[failure])])
 
 
-def keep(rows: list[Row], about: dict[str, object], *, is_whole: bool) -> None:
-    """Print the page and write both files; parts of the table do not replace a whole one."""
+def keep(rows: list[Row], about: dict[str, object], *, is_whole: bool) -> Path:
+    """Print the page and write both files; parts of the table do not replace a whole one. Return the JSON's path."""
     place = RESULTS if is_whole else CACHE
     page = render(rows, about)
     place.mkdir(parents=True, exist_ok=True)
@@ -130,6 +134,13 @@ def keep(rows: list[Row], about: dict[str, object], *, is_whole: bool) -> None:
     write_json(place / f"{date}.json", rows, about)
     (place / "latest.md").write_text(page)
     print(f"\n{page}\nwritten to {place / 'latest.md'} and {date}.json")
+    return place / f"{date}.json"
+
+
+def draw(peers_python: Path, results: Path, folder: Path) -> None:
+    """Draw the results; without matplotlib there are no pictures, and the table all the same."""
+    done = subprocess.run([str(peers_python), str(HERE / "plots.py"), str(results), str(folder)], check=False)
+    print(f"drawn into {folder}" if done.returncode == 0 else "the pictures could not be drawn", flush=True)
 
 
 if __name__ == "__main__":

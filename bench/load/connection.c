@@ -111,7 +111,11 @@ void connection_send_template(connection *c, const template *t, uint64_t ref, ui
         fprintf(stderr, "load: messages of more than 65,535 bytes are not supported\n");
         exit(2);
     }
-    put_frame(c, OP_TEXT, text, template_fill(t, text, c->room, ref, stamp));
+    size_t len = template_fill(t, text, c->room, ref, stamp);
+    if (c->sort->wire == RAW)
+        put(c, text, len);
+    else
+        put_frame(c, OP_TEXT, text, len);
 }
 
 void connection_flush(connection *c, int epoll) {
@@ -282,6 +286,7 @@ static void on_readable(connection *c) {
         return;
     }
     uint64_t now = now_ns();
+    if (c->sort->wire == RAW) return;
     reads++;
     bytes_read += (uint64_t)n;
     len += (size_t)n;
@@ -310,6 +315,12 @@ void connection_on_event(connection *c, int epoll, uint32_t what) {
             return;
         }
         if (!(what & EPOLLOUT)) return;
+        if (c->sort->wire == RAW) {
+            c->state = OPEN;
+            connection_flush(c, epoll);
+            events.on_open(c);
+            return;
+        }
         put_request(c);
         c->state = HEAD;
         if (c->sort->wire == POLL) {

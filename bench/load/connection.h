@@ -12,7 +12,7 @@
 
 /* How connections of one sort are opened. */
 typedef struct {
-    enum { WEBSOCKET, STREAM, POLL } wire;
+    enum { WEBSOCKET, STREAM, POLL, RAW } wire; /* RAW: messages are whole requests, whose answers are not looked at */
     const char *path;               /* may hold {room} */
     const char *hello[STEPS_MAX];   /* a text frame to send, and what its answer contains */
     const char *answer[STEPS_MAX];

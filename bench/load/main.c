@@ -31,7 +31,7 @@
 #define WINDOW_MAX 65536u
 
 static struct {
-    unsigned port, count, rooms, parallel, data_bytes;
+    unsigned port, pub_port, count, rooms, parallel, data_bytes;
     bool members_publish;
     sort subscriber, publisher;
     template message;
@@ -234,7 +234,7 @@ static void connect_all(void) {
     if (has_publisher) {
         publisher = (connection){.fd = -1, .sort = &settings.publisher};
         opening = 1;
-        connection_open(&publisher, epoll, (uint16_t)settings.port, 0);
+        connection_open(&publisher, epoll, (uint16_t)(settings.pub_port ? settings.pub_port : settings.port), 0);
         while (opening) turn(100);
         opened = 0;
     }
@@ -292,6 +292,7 @@ static void set_steps(sort *s, const char *name, char *value) {
 static void take_setting(char *name, char *value, char **message) {
     sort *s = strncmp(name, "pub_", 4) == 0 ? &settings.publisher : &settings.subscriber;
     if (strcmp(name, "port") == 0) settings.port = (unsigned)atoi(value);
+    else if (strcmp(name, "pub_port") == 0) settings.pub_port = (unsigned)atoi(value);
     else if (strcmp(name, "count") == 0) settings.count = (unsigned)atoi(value);
     else if (strcmp(name, "rooms") == 0) settings.rooms = (unsigned)atoi(value);
     else if (strcmp(name, "parallel") == 0) settings.parallel = (unsigned)atoi(value);
@@ -302,7 +303,7 @@ static void take_setting(char *name, char *value, char **message) {
     else if (strcmp(name, "message") == 0) *message = value;
     else if (strcmp(name, "pid") == 0 && settings.pid_count < PIDS_MAX) settings.pids[settings.pid_count++] = atoi(value);
     else if (strcmp(name + 4, "path") == 0) s->path = value;
-    else if (strcmp(name + 4, "wire") == 0) s->wire = *value == 's' ? STREAM : *value == 'p' ? POLL : WEBSOCKET;
+    else if (strcmp(name + 4, "wire") == 0) s->wire = *value == 's' ? STREAM : *value == 'p' ? POLL : *value == 'r' ? RAW : WEBSOCKET;
     else if (strncmp(name + 4, "hello", 5) == 0 || strncmp(name + 4, "answer", 6) == 0) set_steps(s, name, value);
     else {
         fprintf(stderr, "load: unknown setting %s\n", name);

@@ -48,6 +48,16 @@ async def say(sid: str, text: str) -> None:
 
 
 @sio.event
+async def publish(sid: str, text: str) -> None:
+    await sio.emit("said", text, room="bench")
+
+
+@sio.event
+async def kept(sid: str, text: str) -> bool:
+    return True
+
+
+@sio.event
 async def disconnect(sid: str, reason: str) -> None:
     rooms.pop(sid, None)
 

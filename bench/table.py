@@ -1,0 +1,78 @@
+"""What the table is made of: rows, what was measured in each, and the ratios that are aimed for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from contenders import Contender
+from measuring import Bench, Entry
+
+MESSAGES = "messages/s"
+DELIVERIES = "deliveries/s"
+P99 = "p99 latency, ms"
+CPU = "CPU per delivery, µs"
+RSS = "resident KiB per connection"
+PSS = "proportional KiB per connection"
+ACKS = "acknowledged/s"
+CLIENTS = "clients/s"
+CLIENT_CPU = "CPU per client, µs"
+PUBLISH_CPU = "CPU per publish, µs"
+MINIFIED = "KiB minified"
+GZIPPED = "KiB gzipped"
+BUNDLE_MAX_KIB = 12
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A comparison the project aims at; ``value`` is None where a side was not measured."""
+
+    text: str
+    value: float | None
+    goal: float
+    at_least: bool
+
+    @property
+    def is_met(self) -> bool | None:
+        if self.value is None:
+            return None
+        return self.value >= self.goal if self.at_least else self.value <= self.goal
+
+
+@dataclass
+class Row:
+    """One measured row."""
+
+    key: str
+    title: str
+    entries: list[Entry] = field(default_factory=list)
+    ratios: list[Ratio] = field(default_factory=list)
+
+    def compare(
+        self, metric: str, one: Contender | float, other: Contender | float, goal: float, *, at_least: bool
+    ) -> None:
+        """Add the ratio of two servers' medians; a number stands for itself."""
+        sides = [self._side(side, metric) for side in (one, other)]
+        names = [side.name if isinstance(side, Contender) else f"{side:,g}" for side in (one, other)]
+        value = sides[0] / sides[1] if sides[0] and sides[1] else None
+        self.ratios.append(Ratio(f"{metric}: {names[0]} / {names[1]}", value, goal, at_least))
+
+    def _side(self, side: Contender | float, metric: str) -> float | None:
+        if not isinstance(side, Contender):
+            return side
+        return next((entry.median(metric) for entry in self.entries if entry.server == side.name), None)
+
+
+def each(bench: Bench, row: Row, contenders: Sequence[Contender]) -> list[tuple[Contender, Entry]]:
+    """Add an entry for each contender; return those that can be measured."""
+    present = []
+    for contender in contenders:
+        entry = Entry(contender.name, contender.settings)
+        row.entries.append(entry)
+        missing = contender.missing(bench.places)
+        if missing is not None:
+            entry.remarks.append(f"not measured: {missing}")
+            bench.say(f"  {contender.name}: {missing}")
+        else:
+            present.append((contender, entry))
+    return present
