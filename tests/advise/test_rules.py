@@ -132,15 +132,18 @@ def test_relayed_runner_up_of_peers_says_that_it_is_relayed() -> None:
 
 
 def test_every_rule_is_used_by_some_answer() -> None:
-    choices, remarks, against = set(), set(), set()
+    choices, remarks, against, starts = set(), set(), set(), set()
     for answers in every_answer():
         advice = advised(answers)
         choices.add((advice.transport.key, advice.runner_up.key, *advice.transport.why, *advice.runner_up.why))
         remarks |= {*advice.transport.remarks, *advice.runner_up.remarks}
         against |= {*advice.against.items()}
+        assert advice.starts, answers
+        starts |= {start["code"] for start in advice.starts}
     assert {(each.pick, each.next, *each.why, each.next_why) for each in rules().choices} == choices
     assert {each.say for each in rules().remarks} == remarks
     assert {(each.transport, each.say) for each in rules().against} <= against
+    assert {each.text(key, URL) for each in rules().starts for key in each.transports} == starts
 
 
 def test_conditions_name_questions_and_answers_that_there_are() -> None:

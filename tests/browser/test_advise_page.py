@@ -129,6 +129,45 @@ def test_pages_have_names_for_everything(page: Page, server: Server, path: str) 
     assert faults == {"nameless": [], "twice": [], "groups": 0, "pictures": 0, "language": "en", "titles": 1}
 
 
+PROGRAMS = {
+    transport: start.text(transport, "URL")
+    for start in RULES.starts
+    if start.language == "js"
+    for transport in start.transports
+}
+
+
+def begin(page: Page, server: Server, transport: str, channel: str) -> list[str]:
+    """Run the lines to begin with in a page of the server's origin; return what they will have printed."""
+    url = f"http://127.0.0.1:{server.port}"
+    printed: list[str] = []
+    page.on("console", lambda line: printed.append(line.text))
+    page.goto(f"{url}/healthz")  # a page without a policy of its own
+    text = PROGRAMS[transport].replace("URL", url).replace("30_000", "100")
+    text = text.replace("news", channel).replace("room:1", channel)
+    page.add_script_tag(content=f"{text}\nwindow.hasBegun = true;", type="module")
+    page.wait_for_function("() => window.hasBegun")
+    return printed
+
+
+@pytest.mark.parametrize("transport", [name for name in PROGRAMS if name != "webrtc"])
+def test_lines_to_begin_with_print_what_is_published(page: Page, server: Server, transport: str, channel: str) -> None:
+    printed = begin(page, server, transport, channel)
+    # It reads from now on, and now is when it has connected: say it until it has heard it.
+    while not any("hello there" in line for line in printed):
+        server.publish(channel, "hello there")
+        page.evaluate("() => new Promise((resolve) => setTimeout(resolve, 100))")
+
+
+def test_lines_to_begin_with_connect_pages_with_each_other(
+    open_page: Callable[[], Page], server: Server, channel: str
+) -> None:
+    pages = [open_page(), open_page(), open_page()]
+    everything = [begin(page, server, "webrtc", channel) for page in pages]
+    while not all(printed.count("hello") == 2 for printed in everything):
+        pages[0].evaluate("() => new Promise((resolve) => setTimeout(resolve, 100))")
+
+
 def test_pages_link_to_each_other(page: Page, server: Server) -> None:
     page.goto(f"http://127.0.0.1:{server.port}/")
     for name, path in (("Advise", "advise"), ("Doctor", "doctor"), ("Console", "")):

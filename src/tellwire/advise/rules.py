@@ -7,9 +7,11 @@ them do; of the choices the first that is met counts, as does the first word aga
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -76,7 +78,7 @@ class Against(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Lines to begin with, in which ``{url}`` and ``{transport}`` have to be filled in."""
+    """Lines to begin with, in which ``{url}``, its ``{host}`` and ``{transport}`` have to be filled in."""
 
     transports: list[str]
     when: When
@@ -85,7 +87,10 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def text(self, transport: str, url: str) -> str:
         """Return the program, for a server at `url`."""
-        return "\n".join(self.code).replace("{url}", url.rstrip("/")).replace("{transport}", transport)
+        host = urlsplit(url).hostname or ""
+        host = f"[{host}]" if ":" in host else host
+        filled = {"{url}": url.rstrip("/"), "{host}": host, "{transport}": transport}
+        return re.sub(r"\{(?:url|host|transport)\}", lambda found: filled[found[0]], "\n".join(self.code))
 
 
 class Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 import textwrap
@@ -64,6 +65,8 @@ def advise_command(path: Path | None, url: str, is_json: bool, **given: str | No
     Answers with a transport and the runner-up, why these and not the others, what was measured of them, and the lines
     to begin with. The server's page /advise does the same.
     """
+    if not re.fullmatch(r"https?://[^/\s]+\S*", url):
+        raise click.UsageError(f"--url {url!a} is no address of a server; it begins with http:// or https://")
     try:
         figures = figures_of(path)
     except ValueError as exc:

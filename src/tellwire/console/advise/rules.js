@@ -52,6 +52,8 @@ export function advise(rules, answers, url) {
       .map(({ say }) => say),
   });
 
+  /** @type {Record<string, string>} */
+  const filled = { "{url}": url.replace(/\/+$/, ""), "{host}": new URL(url).hostname, "{transport}": pick };
   const others = rules.transports.filter(({ key }) => key !== pick && key !== next);
   return {
     answers: Object.fromEntries(rules.questions.map(({ key }) => [key, answers[key]])),
@@ -67,7 +69,7 @@ export function advise(rules, answers, url) {
       .filter(({ transports, when }) => transports.includes(pick) && isMet(when, answers))
       .map(({ language, code }) => ({
         language,
-        code: code.join("\n").replaceAll("{url}", url.replace(/\/+$/, "")).replaceAll("{transport}", pick),
+        code: code.join("\n").replaceAll(/\{(?:url|host|transport)\}/g, (found) => filled[found]),
       })),
   };
 }

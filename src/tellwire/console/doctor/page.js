@@ -9,6 +9,7 @@ import { Row } from "./checklist.js";
 import { examineIce, iceServers } from "./ice.js";
 import { NAMES, watchIdle } from "./idle.js";
 import {
+  probeDataChannel,
   probeEvents,
   probeLines,
   probeLongPolling,
@@ -21,13 +22,14 @@ import { conditionOf, inSeconds, isIceGood, verdictOf } from "./verdict.js";
 
 /** @typedef {import("./verdict.js").Findings} Findings */
 
-/** Of the transports that can be opened here, and those with UDP. @type {Record<string, (run: import("./probes.js").Run) => Promise<import("./probes.js").Seen>>} */
+/** @type {Record<string, (run: import("./probes.js").Run) => Promise<import("./probes.js").Seen>>} */
 const PROBES = {
   poll: probePolling,
   longpoll: probeLongPolling,
   sse: probeEvents,
   ndjson: probeLines,
   websocket: probeWebSocket,
+  webrtc: probeDataChannel,
 };
 
 /** @type {Findings} */
@@ -49,6 +51,13 @@ async function lookAtServer() {
   const entry = performance.getEntriesByName(new URL("healthz", document.baseURI).href, "resource").at(-1);
   const protocol = /** @type {PerformanceResourceTiming | undefined} */ (entry)?.nextHopProtocol ?? "";
   here = { ...here, version, protocol };
+}
+
+/** What the server has that not every one has: it describes itself. */
+async function offered() {
+  const { paths } = await ask("openapi.json").catch(() => ({ paths: {} }));
+  const canRtc = typeof RTCPeerConnection === "function"; // some companies' browsers have it switched off
+  return { webrtc: canRtc && "/v1/rtc" in paths, ice: canRtc && "/v1/ice-servers" in paths };
 }
 
 /** Whether the doctor may publish here; where it may not, streams are opened all the same. @param {string} channel */
@@ -78,10 +87,10 @@ async function examine() {
   get("verdict-panel").dataset.level = "none";
   say(get("verdict-title"), "Looking …");
   get("verdict-words").replaceChildren();
-  const servers = await iceServers();
-  const rows = new Map(
-    TRANSPORTS.filter(([key]) => key in PROBES).map(([key, name]) => [key, new Row(get("checks"), key, name)]),
-  );
+  const has = await offered();
+  const servers = has.ice ? await iceServers() : undefined;
+  const present = TRANSPORTS.filter(([key]) => key !== "webrtc" || has.webrtc);
+  const rows = new Map(present.map(([key, name]) => [key, new Row(get("checks"), key, name)]));
   const iceRow = servers && new Row(get("checks"), "ice", "UDP and TURN");
   const progress = get("progress");
   progress.hidden = false;

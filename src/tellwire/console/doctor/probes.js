@@ -178,3 +178,44 @@ export function probeWebSocket(run) {
     });
   });
 }
+
+/**
+ * The server's own data channel (spec/protocol.md, section 17), where it has one.
+ * @param {Run} run
+ */
+export function probeDataChannel(run) {
+  return examine(run, async (events) => {
+    const peer = new RTCPeerConnection();
+    setTimeout(() => channel.readyState === "connecting" && peer.close(), OPEN_MS + 1);
+    const channel = peer.createDataChannel("tellwire", { protocol: "tellwire.v1.json" });
+    const subscribed = new Promise((resolve, reject) => {
+      channel.onopen = () => {
+        const { token, session } = credentials;
+        channel.send(JSON.stringify({ type: "connect", ref: 1, session, ...(token ? { token } : {}) }));
+        channel.send(JSON.stringify({ type: "subscribe", ref: 2, channel: run.channel, since: run.cursor }));
+      };
+      channel.onmessage = ({ data }) => {
+        const push = JSON.parse(data);
+        if (push.type === "subscribed") resolve(undefined);
+        else if (push.type === "message") events.came(push.data);
+        else if (push.type === "error") reject(new Refused(403, push.message, push.code));
+      };
+      channel.onclose = () => reject(new Error("it was closed"));
+      peer.onconnectionstatechange = () =>
+        peer.connectionState === "failed" && reject(new Error("UDP does not get through to the server"));
+    });
+    try {
+      await peer.setLocalDescription();
+      const headers = fields({ "content-type": "application/sdp" });
+      const response = await fetch(address("v1/rtc"), { method: "POST", headers, body: peer.localDescription?.sdp });
+      await check(response);
+      await peer.setRemoteDescription({ type: "answer", sdp: await response.text() });
+      await subscribed;
+    } catch (error) {
+      subscribed.catch(() => {});
+      peer.close();
+      throw error;
+    }
+    return () => peer.close();
+  });
+}
