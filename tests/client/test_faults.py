@@ -18,8 +18,11 @@ from tests.client.world import World
 
 CHANNELS = ("a", "b", "c")
 
+EVERY: tuple[TransportName, ...] = ("webrtc", *ORDER)
+"""Those that a fake server has: every one with a session or requests, on one address."""
 
-@pytest.mark.parametrize(("name", "binary"), [("websocket", False), *((name, True) for name in ORDER)])
+
+@pytest.mark.parametrize(("name", "binary"), [("websocket", False), *((name, True) for name in EVERY)])
 def test_cut_at_every_event_of_a_conversation(name: TransportName, binary: bool) -> None:
     for at in range(1, 70):
 
@@ -48,7 +51,7 @@ def test_cut_at_every_event_of_a_conversation(name: TransportName, binary: bool)
         run(test)
 
 
-kinds = st.sampled_from(["websocket", "sse", "longpoll", "poll", "post"])
+kinds = st.sampled_from([*EVERY, "post"])
 steps = st.one_of(
     st.tuples(st.just("theirs"), st.sampled_from(CHANNELS)),
     st.tuples(st.just("mine"), st.sampled_from(CHANNELS)),
@@ -107,7 +110,7 @@ def carry_out(world: World, what: str, how: Any, number: int) -> None:
 @given(st.lists(steps, min_size=5, max_size=120), st.sampled_from([0.0, 0.03]))
 def test_anything_at_any_time_on_any_transport(script: list[tuple[str, Any]], latency_s: float) -> None:
     async def test() -> None:
-        async with World(upgrade_after_s=5.0, queue_max_messages=5) as world:
+        async with World(EVERY, upgrade_after_s=5.0, queue_max_messages=5) as world:
             server, client = world.server, world.client
             server.latency_s = latency_s
             for channel in CHANNELS:
@@ -136,12 +139,12 @@ def test_anything_at_any_time_on_any_transport(script: list[tuple[str, Any]], la
             failed = [result for result in results if isinstance(result, BaseException)]
             assert all(isinstance(error, Uncertain) for error in failed)
             assert len(mine) >= len(results) - len(failed), "acknowledged, but not in the log"
-            assert client.state.transport == "websocket"
+            assert client.state.transport == "webrtc"
 
     run(test)
 
 
-@pytest.mark.parametrize("name", ORDER)
+@pytest.mark.parametrize("name", EVERY)
 def test_log_that_is_lost_is_told_and_read_from_its_beginning(name: TransportName) -> None:
     async def test() -> None:
         async with World((name,)) as world:
@@ -162,7 +165,7 @@ def test_log_that_is_lost_is_told_and_read_from_its_beginning(name: TransportNam
     run(test)
 
 
-@pytest.mark.parametrize("name", ORDER)
+@pytest.mark.parametrize("name", EVERY)
 def test_history_that_is_trimmed_is_told(name: TransportName) -> None:
     async def test() -> None:
         async with World((name,)) as world:

@@ -11,12 +11,13 @@ from typing import Any, Self
 import httpx
 from msgspec import Raw
 
+from tellwire.client import channels
 from tellwire.client.connection import Connection
 from tellwire.client.failures import Closed, ConnectionLost, Failure
 from tellwire.client.feed import Feed
 from tellwire.client.host import Host, Transport, stop
 from tellwire.client.http import Http
-from tellwire.client.messages import ORDER, Page, Published, Signal, State, TransportName
+from tellwire.client.messages import ON_REQUEST, ORDER, Page, Published, Signal, State, TransportName
 from tellwire.client.outbox import Outbox
 from tellwire.client.place import split
 from tellwire.client.presence import Presence
@@ -51,11 +52,14 @@ class Client:
         settings: Settings,
         http_transport: httpx.AsyncBaseTransport | None,
         open_socket: OpenSocket | None,
+        open_channels: OpenSocket | None,
         tls: ssl.SSLContext,
     ) -> None:
-        unknown = [name for name in transports if name not in ORDER]
-        if unknown or not transports:
-            raise ValueError(f"transports: {list(transports)!r}; there are {', '.join(ORDER)}, and one has to be named")
+        known = (*ON_REQUEST, *ORDER)
+        if not transports or any(name not in known for name in transports):
+            raise ValueError(f"transports: {list(transports)!r}; there are {', '.join(known)}, and one has to be named")
+        if "webrtc" in transports and open_channels is None:
+            channels.check_installed()
         if session is not None and not (
             0 < len(session) <= SESSION_MAX_CHARS and session.isascii() and session.isprintable()
         ):
@@ -81,6 +85,7 @@ class Client:
             tokens=tokens,
             http=http,
             open_socket=open_socket or opener(tls),
+            open_channels=open_channels or channels.opener(client),
             outbox=Outbox(settings),
             readings=self._readings,
             take_push=lambda *push: self._rooms.take_push(*push),
@@ -143,6 +148,7 @@ class Client:
         last: int | None = None,
         policy: Policy | None = None,
         on_gap: OnGap | Callable[[Gap], object] | None = None,
+        unreliable: bool = False,
     ) -> Subscription:
         """Read a channel: return an async iterator of its messages.
 
@@ -152,12 +158,24 @@ class Client:
             last: Begin before the newest so many, in place of `since`.
             policy: What becomes of a reader that lags: ``catch_up``, ``latest`` or ``disconnect``.
             on_gap: Where to go on after a gap, ``oldest`` (the default) or ``newest``; or who is to be told of it.
+            unreliable: Its messages may be lost on their way, over data channels; elsewhere it is policy ``latest``.
         """
         self._check()
+        if unreliable and policy not in (None, "latest"):
+            raise BadRequest(f"unreliable goes with the policy latest, not with {policy}")
         check_channel(channel)
         if channel in self._subscriptions:
             raise BadRequest(f"{channel} is read already: use that subscription, or another client")
-        subscription = Subscription(channel, self, self._settings, since=since, last=last, policy=policy, on_gap=on_gap)
+        subscription = Subscription(
+            channel,
+            self,
+            self._settings,
+            since=since,
+            last=last,
+            policy="latest" if unreliable else policy,
+            on_gap=on_gap,
+            unreliable=unreliable,
+        )
         self._subscriptions[channel] = subscription
         # Ten channels that are subscribed to together are asked for together.
         if self._sync_soon is None:

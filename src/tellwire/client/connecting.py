@@ -32,6 +32,7 @@ def connect(
     tls: ssl.SSLContext | None = None,
     http_transport: httpx.AsyncBaseTransport | None = None,
     open_socket: OpenSocket | None = None,
+    open_channels: OpenSocket | None = None,
 ) -> Client:
     """Make a client of the server at `url`: ``async with connect(url) as client``.
 
@@ -41,12 +42,13 @@ def connect(
         url: Where the server is, such as ``http://127.0.0.1:8000``.
         token: A token, or a function (may be async) that gets one, asked again when it has expired.
         session: A secret text that makes this the same client as the last time; default a random one.
-        transports: Which may be tried, the best first.
+        transports: Which may be tried, the best first; ``webrtc`` only where it is named (tellwire[webrtc]).
         on_state: Called with each new state.
         settings: How patient it is, and how much it keeps.
         tls: Which certificates are accepted.
         http_transport: Carries the requests, in place of the network.
         open_socket: Opens the WebSockets, in place of the network.
+        open_channels: Opens the data channels, in place of the network.
     """
     return Client(
         url,
@@ -57,5 +59,6 @@ def connect(
         settings=settings or Settings(),
         http_transport=http_transport,
         open_socket=open_socket,
+        open_channels=open_channels,
         tls=tls or _default_tls(),
     )

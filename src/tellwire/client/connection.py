@@ -17,10 +17,12 @@ from tellwire.client.backoff import Backoff
 from tellwire.client.failures import Failure, as_failure, told
 from tellwire.client.host import Host, Transport, stop
 from tellwire.client.messages import State, TransportName
+from tellwire.client.webrtc import WebRtcTransport
 from tellwire.client.websocket import WebSocketTransport
 from tellwire.errors import TellwireError
 
 TRANSPORTS: Mapping[TransportName, Callable[[Host], Transport]] = {
+    "webrtc": WebRtcTransport,
     "websocket": WebSocketTransport,
     "sse": turns.sse,
     "longpoll": turns.longpoll,

@@ -35,6 +35,7 @@ class Host:
     tokens: Tokens
     http: Http
     open_socket: OpenSocket
+    open_channels: OpenSocket
     outbox: Outbox
     readings: Callable[[], Mapping[str, Subscription]]
     """What is to be read now."""

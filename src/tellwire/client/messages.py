@@ -9,10 +9,13 @@ import msgspec
 from tellwire.errors import TellwireError
 from tellwire.message import Gap
 
-TransportName = Literal["websocket", "sse", "longpoll", "poll"]
+TransportName = Literal["webrtc", "websocket", "sse", "longpoll", "poll"]
 
 ORDER: tuple[TransportName, ...] = ("websocket", "sse", "longpoll", "poll")
 """The transports in the order in which they are tried."""
+
+ON_REQUEST: tuple[TransportName, ...] = ("webrtc",)
+"""Those that are tried only where they are named."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):

@@ -49,12 +49,15 @@ class Subscription:
         last: int | None = None,
         policy: Policy | None = None,
         on_gap: OnGap | Callable[[Gap], object] | None = None,
+        unreliable: bool = False,
     ) -> None:
         if since is not None and last is not None:
             raise BadRequest("since and last exclude each other: give one of them")
         parse_since(since)
         self.channel = channel
         self.policy = policy
+        self.unreliable = unreliable
+        """Whether messages may be lost on their way, over a wire that loses any."""
         self.on_gap: OnGap = "newest" if on_gap == "newest" else "oldest"
         self.error: TellwireError | None = None
         """Why it ended, where it was not closed."""

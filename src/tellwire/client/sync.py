@@ -241,9 +241,12 @@ class SyncClient:
         last: int | None = None,
         policy: Policy | None = None,
         on_gap: OnGap | Callable[[Gap], object] | None = None,
+        unreliable: bool = False,
     ) -> SyncSubscription:
         """Read a channel; see Client.subscribe."""
-        make = lambda: self._client.subscribe(channel, since=since, last=last, policy=policy, on_gap=on_gap)  # noqa: E731
+        make = lambda: self._client.subscribe(  # noqa: E731
+            channel, since=since, last=last, policy=policy, on_gap=on_gap, unreliable=unreliable
+        )
         return SyncSubscription(self._loop, self._loop.call(make))
 
     def publish(self, channel: str, data: Any, **fields: Any) -> Published:

@@ -67,7 +67,7 @@ class WebSocketTransport(Transport):
         token = await host.tokens.get()
         # In the handshake whoever decides about it sees the token.
         fields = bearer(token)
-        self._socket = await host.open_socket(host.http.websocket_url(), self._language.subprotocol, fields)
+        self._socket = await self._open_socket(fields)
         self._heard_at = asyncio.get_running_loop().time()
         self.spawn(self._write(self._socket))
         self.spawn(self._receive_all(self._socket))
@@ -81,6 +81,9 @@ class WebSocketTransport(Transport):
             await asyncio.wait(tasks)
         if self.lost.done():
             raise self.lost.result()
+
+    async def _open_socket(self, fields: dict[str, str]) -> Socket:
+        return await self.host.open_socket(self.host.http.websocket_url(), self._language.subprotocol, fields)
 
     async def aclose(self) -> None:
         try:
@@ -132,6 +135,7 @@ class WebSocketTransport(Transport):
             channel=subscription.channel,
             policy=subscription.policy,
             on_gap=subscription.on_gap,
+            unreliable=subscription.unreliable,
             **subscription.wish,
         )
         return self.spawn(self._subscribed(reading, self._command(command, take)))
@@ -184,15 +188,18 @@ class WebSocketTransport(Transport):
             future.exception()
             return future
         self._ref += 1
-        changes: dict[str, Any] = {"ref": self._ref}
-        for name in ("data", "state"):
-            # Commands are made with their data in MessagePack.
-            if not self._language.packed and isinstance(packed := getattr(command, name, None), Raw):
-                changes[name] = Raw(to_json(bytes(packed)))
         self._pending[self._ref] = (future, take)
-        self._outgoing.append(self._language.encode(msgspec.structs.replace(command, **changes)))
+        self._outgoing.append(self._written(command, self._ref))
         self._has_outgoing.set()
         return future
+
+    def _written(self, command: Command, ref: int | None) -> bytes | str:
+        """Write a command, whose data is MessagePack, in the language of this connection."""
+        changes: dict[str, Any] = {"ref": ref}
+        for name in ("data", "state"):
+            if not self._language.packed and isinstance(packed := getattr(command, name, None), Raw):
+                changes[name] = Raw(to_json(bytes(packed)))
+        return self._language.encode(msgspec.structs.replace(command, **changes))
 
     async def _write(self, socket: Socket) -> None:
         while True:
