@@ -130,6 +130,15 @@ class FakeServer(httpx.AsyncBaseTransport):
             await asyncio.Event().wait()
         return FakeSocket(self, subprotocol, fields)
 
+    async def open_channels(self, url: str, subprotocol: str, fields: dict[str, str]) -> Socket:
+        """Open what carries the same session: data channels."""
+        self.heard.append("rtc")
+        if self.is_down or self.blocked.get("webrtc") == "refuse" or not self.cross():
+            raise lost("refused")
+        if self.is_silent or self.blocked.get("webrtc") == "hang":
+            await asyncio.Event().wait()
+        return FakeSocket(self, subprotocol, fields)
+
 
 def problem(status: int, code: str, **headers: str) -> httpx.Response:
     """Make a problem (RFC 9457)."""

@@ -37,6 +37,7 @@ class World:
             settings=Settings(**settings),
             http_transport=self.server,
             open_socket=self.server.open_socket,
+            open_channels=self.server.open_channels,
         )
 
     def collect(self, channel: str, **options: Any) -> list[Any]:
