@@ -32,6 +32,12 @@ class Address(Protocol):
     def port(self) -> int: ...
 
 
+class At(NamedTuple):
+    """Where a server is, whichever it is at the moment."""
+
+    port: int
+
+
 class Closed(Exception):
     """The server closed the connection; the bytes that came before are in ``args[0]``."""
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
-from tests.chaos.crowd import Node
+from tests.chaos.nodes import Nodes
 from tests.redis_servers import Cable, RedisServer
-from tests.serving import Server
 
 TIMEOUT_S = 1.0
 """For which a publish waits for the broker."""
@@ -69,43 +66,6 @@ class RedisPlace(Place):
 PLACES: dict[str, Callable[[Path], Place]] = {"redis": RedisPlace}
 
 
-class Nodes:
-    """Three nodes on one log, each in a process of its own; one that has ended is started again on its port."""
-
-    def __init__(self, urls: Sequence[str], **limits: Any) -> None:
-        self._urls = urls
-        self._limits = {"drain_s": 0.1, **limits}
-        self.servers = [self._start(url, 0) for url in urls]
-        self.addresses = [Node(server.port) for server in self.servers]
-
-    def _start(self, url: str, port: int) -> Server:
-        return Server(
-            server={"port": port, "broker": url},
-            limits=self._limits,
-            namespaces=[{"name": "default", "history_messages": 100_000}],
-        )
-
-    def start_again(self, place: int) -> None:
-        """Start a node that has ended."""
-        former = self.servers[place]
-        self.servers[place] = self._start(self._urls[place], former.port)
-        former.close()
-
-    def close(self) -> None:
-        """End all, which have to end well."""
-        try:
-            for server in self.servers:
-                # A beat that fails while the broker is away is told of at length; nothing else is to fail.
-                faults = set(
-                    re.findall(r"^\w[\w.]*(?:Error|Exception|Unavailable|Closed)\b.*", server.log, re.MULTILINE)
-                )
-                unknown = {fault for fault in faults if not fault.startswith("tellwire.errors.Unavailable: ")}
-                assert not unknown, server.log[-5000:]
-        finally:
-            for server in self.servers:
-                server.close()
-
-
 class Site:
     """A broker, three nodes, and what connects each node with the broker."""
 
@@ -116,8 +76,8 @@ class Site:
 
 
 @contextmanager
-def site(kind: str, folder: Path) -> Iterator[Site]:
-    """Start a broker of a kind with three nodes on it."""
+def site(kind: str, folder: Path, **limits: float) -> Iterator[Site]:
+    """Start a broker of a kind with three nodes on it, and some limits of their own."""
     with ExitStack() as stack:
         place = PLACES[kind](folder / kind)
         place.start()
@@ -125,6 +85,6 @@ def site(kind: str, folder: Path) -> Iterator[Site]:
         cables = [Cable(place) for _ in range(3)]
         for cable in cables:
             stack.callback(cable.close)
-        nodes = Nodes([place.url(cable.port) for cable in cables])
+        nodes = Nodes([place.url(cable.port) for cable in cables], **limits)
         stack.callback(nodes.close)
         yield Site(place, cables, nodes)

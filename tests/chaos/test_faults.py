@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos.crowd import BEGIN, Crowd, RawSeat, check_gaps_say_what_is_missing, check_nothing_is_missing
-from tests.chaos.places import PLACES, TIMEOUT_S, Nodes, Site, site
+from tests.chaos.crowd import Crowd, check_gaps_say_what_is_missing, check_nothing_is_missing
+from tests.chaos.nodes import BEGIN, Nodes
+from tests.chaos.places import PLACES, TIMEOUT_S, Site, site
+from tests.chaos.seats import RawSeat
 from tests.redis_servers import needs_redis, watched_redis
 from tests.wires import Http
 
@@ -96,7 +98,9 @@ def test_node_is_cut_off_from_the_broker(here: Site, crowd: Crowd) -> None:
     check_nothing_is_missing(crowd, crowd.finish())
 
 
-def test_redis_fails_over_and_loses_what_it_acknowledged(channel: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_redis_fails_over_and_loses_what_it_acknowledged(
+    channel: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     with watched_redis(tmp_path_factory.mktemp("watched")) as redis:
         nodes = Nodes([f"{redis.place}?timeout={TIMEOUT_S}"] * 3)
         try:

@@ -14,7 +14,8 @@ import socket
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -84,6 +85,29 @@ def nginx_with(program: str, folder: Path, site: str) -> list[str]:
         f"http {{ access_log off; {paths} include site.conf; }}\n"
     )
     return [program, "-p", str(folder), "-e", "stderr", "-c", "nginx.conf"]
+
+
+@contextmanager
+def nginx_before(program: str, folder: Path, site: str) -> Iterator[int]:
+    """Run nginx with a site that listens on port 80, here on a free one of the loopback; return that."""
+    port = free_port()
+    assert "listen 80;" in site
+    command = nginx_with(program, folder, site.replace("listen 80;", f"listen 127.0.0.1:{port};"))
+    subprocess.run([*command, "-t"], cwd=folder, check=True, capture_output=True, timeout=WATCHDOG_S)
+    with (folder / "log").open("wb") as log, subprocess.Popen(command, cwd=folder, stderr=log) as process:
+        try:
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", port), timeout=WATCHDOG_S).close()
+                except ConnectionRefusedError:
+                    assert process.poll() is None, (folder / "log").read_text()
+                    time.sleep(0.02)
+                else:
+                    break
+            yield port
+        finally:
+            process.terminate()
+            process.wait(WATCHDOG_S)
 
 
 def caddy(program: str, setting: Setting) -> list[str]:

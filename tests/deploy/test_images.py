@@ -21,10 +21,10 @@ import yaml  # comes with what reads OpenAPI documents
 from tellwire.config import load_settings
 from tellwire.limits import Limits
 from tests.deploy.files import DEPLOY, deployed
-from tests.deploy.proxies import free_port, nginx_with, wanted
+from tests.deploy.proxies import free_port, nginx_before, wanted
 from tests.redis_servers import SERVER, RedisServer, needs_redis
 from tests.serving import ROOT, WATCHDOG_S, Server
-from tests.wires import Http, WebSocket
+from tests.wires import At, WebSocket
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -193,28 +193,11 @@ def test_site_of_the_compose_file_is_the_other_one_without_tls() -> None:
 
 
 def test_site_of_the_compose_file_works(server: Server, channel: str, tmp_path: Path) -> None:
-    class Site:
-        port = free_port()
-
-    site = deployed("compose.nginx.conf").replace("listen 80;", f"listen 127.0.0.1:{Site.port};")
+    site = deployed("compose.nginx.conf")
     for name in ("one:8000", "two:8000"):
         assert name in site
         site = site.replace(name, f"127.0.0.1:{server.port}")
-    command = nginx_with(wanted("nginx"), tmp_path, site)
-    subprocess.run([*command, "-t"], cwd=tmp_path, check=True, capture_output=True, timeout=WATCHDOG_S)
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL) as nginx:
-        try:
-            while True:
-                try:
-                    Http(Site).close()
-                except ConnectionRefusedError:
-                    assert nginx.poll() is None
-                else:
-                    break
-            with WebSocket(Site) as socket:
-                socket.ask(type="subscribe", channel=channel)
-                server.publish(channel, 1)
-                assert socket.read()["data"] == 1
-        finally:
-            nginx.terminate()
-            nginx.wait(WATCHDOG_S)
+    with nginx_before(wanted("nginx"), tmp_path, site) as port, WebSocket(At(port)) as socket:
+        socket.ask(type="subscribe", channel=channel)
+        server.publish(channel, 1)
+        assert socket.read()["data"] == 1

@@ -1,0 +1,58 @@
+"""Three nodes in processes of their own, and what their readers and publishers have in common."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from tests.serving import Server
+from tests.wires import At
+
+PACE_S = 0.02
+"""Between two publishes of one publisher: what the load is, not what anybody waits for."""
+BREATH_S = 0.1
+"""Before somebody whom a node did not serve asks the next one."""
+
+TRANSIENT = frozenset({"unavailable", "draining", "connection_lost", "timeout"})
+"""Codes of errors after which the same may be tried again."""
+
+BEGIN, END = "begin", "end"
+"""What is said before and after everything; the rest are numbers."""
+
+
+class Nodes:
+    """Three nodes on one log, each in a process of its own; one that has ended is started again on its port."""
+
+    def __init__(self, urls: Sequence[str], **limits: Any) -> None:
+        self._urls = urls
+        self._limits = {"drain_s": 0.1, **limits}
+        self.servers = [self._start(url, 0) for url in urls]
+        self.addresses = [At(server.port) for server in self.servers]
+
+    def _start(self, url: str, port: int) -> Server:
+        return Server(
+            server={"port": port, "broker": url},
+            limits=self._limits,
+            namespaces=[{"name": "default", "history_messages": 100_000}],
+        )
+
+    def start_again(self, place: int) -> None:
+        """Start a node that has ended."""
+        former = self.servers[place]
+        self.servers[place] = self._start(self._urls[place], former.port)
+        former.close()
+
+    def close(self) -> None:
+        """End all, which have to end well."""
+        try:
+            for server in self.servers:
+                # A beat that fails while the broker is away is told of at length; nothing else is to fail.
+                faults = set(
+                    re.findall(r"^\w[\w.]*(?:Error|Exception|Unavailable|Closed)\b.*", server.log, re.MULTILINE)
+                )
+                unknown = {fault for fault in faults if not fault.startswith("tellwire.errors.Unavailable: ")}
+                assert not unknown, server.log[-5000:]
+        finally:
+            for server in self.servers:
+                server.close()
