@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
@@ -37,9 +38,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Start a browser; without one the tests are skipped, but in CI they fail."""
+@contextmanager
+def chromium(*more: str) -> Iterator[Browser]:
+    """Run a browser, with `more` arguments; without one the tests are skipped, but in CI they fail."""
     path = next((found for name in NAMES if (found := shutil.which(name))), None)
     if path is None:
         sentence = "there is no chromium here: install it with `sudo apt-get install chromium`"
@@ -47,9 +48,16 @@ def browser() -> Iterator[Browser]:
             pytest.fail(sentence)
         pytest.skip(sentence)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=path, args=[*ARGUMENTS, *more])
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Start a browser."""
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture

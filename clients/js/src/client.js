@@ -243,6 +243,18 @@ export class Tellwire extends Emitter {
     return (await this.#request({ type: "call", method, data, timeout_ms: timeoutMs }, timeoutMs)).data;
   }
 
+  /**
+   * A room of pages that talk to each other directly, in a channel.
+   * @param {string} channel
+   * @param {import("./room/room.js").RoomOptions} [options]
+   */
+  async room(channel, options = {}) {
+    this.#check();
+    const { Room } = await import("./room/room.js");
+    const { clock, http, options: { requestTimeoutMs: timeoutMs } } = this.#host; // prettier-ignore
+    return new Room(this, channel, options, { clock, ask: () => http.json("v1/ice-servers", { timeoutMs }) });
+  }
+
   /** End everything. What waits to be published is rejected with `closed`. */
   close() {
     this.#connection.close();

@@ -8,6 +8,11 @@ export { Subscription } from "./subscription.js";
  * @typedef {import("./client.js").PublishOptions} PublishOptions
  * @typedef {import("./connection.js").State} State
  * @typedef {import("./connection.js").TransportName} TransportName
+ * @typedef {import("./room/room.js").Room} Room
+ * @typedef {import("./room/room.js").RoomOptions} RoomOptions
+ * @typedef {import("./room/peer.js").Peer} Peer
+ * @typedef {import("./room/transfer.js").IncomingFile} IncomingFile
+ * @typedef {import("./room/transfer.js").OutgoingFile} OutgoingFile
  * @typedef {import("./subscription.js").SubscribeOptions} SubscribeOptions
  * @typedef {import("./wire.js").Gap} Gap
  * @typedef {import("./wire.js").Member} Member
