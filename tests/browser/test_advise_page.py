@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
-from tellwire.advise import advise, load_rules
+from tellwire.advise import SHIPPED, advise, figures_of, load_rules
 from tests.serving import Server
 from tests.wires import Http
 
@@ -178,3 +178,21 @@ def test_pages_link_to_each_other(page: Page, server: Server) -> None:
 def test_pages_are_there_where_the_page_is(start_server: Callable[..., Server]) -> None:
     with Http(start_server()) as http:
         assert [http.get(path).status for path in ("/advise", "/doctor", "/advise/other.json")] == [200, 200, 404]
+
+
+def test_measured_figures_are_those_that_are_shipped(page: Page, server: Server) -> None:
+    open_advise(page, server)
+    shipped = figures_of(SHIPPED)
+    assert shipped is not None
+    expect(page.locator("#measured-about")).to_contain_text(str(shipped.document["machine"]["cpu"]))
+    rows = page.locator("#measured-rows tr")
+    measured = [
+        each
+        for each in RULES.transports
+        if shipped.document["transports"].get(each.key, {}).get("status") == "measured"
+    ]
+    expect(rows).to_have_count(len(measured))
+    for index, transport in enumerate(measured):
+        cells = rows.nth(index).locator("th, td").all_text_contents()
+        assert cells == [transport.name, *(text for _, text in shipped.lines(RULES, transport.key))]
+    assert page.locator("#measured-rows .is-advised th").all_text_contents() == ["Server-Sent Events", "Long polling"]

@@ -36,6 +36,9 @@ class Figures(NamedTuple):
         machine = self.document.get("machine") or {}
         cores, cpu = machine.get("cores"), machine.get("cpu") or "a processor that did not tell its name"
         where = f"{cores} cores of {cpu}" if cores else str(cpu)
+        load = machine.get("load_average")
+        if cores and load and load > cores / 2:
+            where += f", of which other programs took their part (load average {load:g})"
         when = str(self.document.get("started_at", ""))[:10] or "on a day that is not told"
         return f"{self.origin}: {where}, {when}"
 
@@ -91,7 +94,7 @@ def _read(path: Path) -> dict[str, Any]:
         if path.stat().st_size > FILE_MAX_BYTES:
             raise ValueError(f"{path} is too large for a file that `tellwire compare --json` wrote")
         document = msgspec.json.decode(path.read_bytes())
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise ValueError(f"{path} cannot be read as JSON: {exc}") from None
     if (
         not isinstance(document, dict)

@@ -2,6 +2,7 @@
 
 import { listing } from "../copying.js";
 import { element, get, say } from "../elements.js";
+import { aboutOf, drawFigures } from "./figures.js";
 import { advise } from "./rules.js";
 
 /** @typedef {import("./rules.js").Rules} Rules */
@@ -47,8 +48,8 @@ function drawList(id, texts) {
   get(id).replaceChildren(...texts.map((text) => element("li", "", text)));
 }
 
-/** @param {Rules} rules @param {Answers} answers */
-function drawAnswer(rules, answers) {
+/** @param {Rules} rules @param {Answers} answers @param {any} run What was measured, where it could be had. */
+function drawAnswer(rules, answers, run) {
   const base = new URL(".", document.baseURI).href;
   const { transport, runner_up, against, starts } = advise(rules, answers, base);
   document.body.dataset.transport = transport.key;
@@ -60,6 +61,11 @@ function drawAnswer(rules, answers) {
   drawList("next-why", runner_up.why);
   drawList("next-remarks", runner_up.remarks);
   get("starts").replaceChildren(...starts.map(({ language, code }) => listing(LANGUAGES[language] ?? language, code)));
+  get("measured").hidden = !run;
+  if (run) {
+    say(get("measured-about"), aboutOf(run));
+    drawFigures(rules, run, [transport.key, runner_up.key], get("measured-head"), get("measured-rows"));
+  }
   get("others").replaceChildren(
     ...Object.entries(against).flatMap(([key, why]) => {
       const name = rules.transports.find((each) => each.key === key)?.name ?? key;
@@ -78,15 +84,16 @@ async function load(path) {
 async function begin() {
   /** @type {Rules} */
   const rules = await load("advise/rules.json");
+  const run = await load("advise/figures.json").catch(() => undefined); // the advice is as good without
   const draw = () => {
     const answers = answersOfAddress(rules);
     drawQuestions(rules, answers);
-    drawAnswer(rules, answers);
+    drawAnswer(rules, answers, run);
   };
   get("questions").addEventListener("change", () => {
     const answers = Object.fromEntries(new FormData(get("questions")));
     history.replaceState(null, "", `#${new URLSearchParams(/** @type {Answers} */ (answers))}`);
-    drawAnswer(rules, /** @type {Answers} */ (answers));
+    drawAnswer(rules, /** @type {Answers} */ (answers), run);
   });
   get("questions").addEventListener("submit", (/** @type {SubmitEvent} */ event) => event.preventDefault());
   addEventListener("hashchange", draw);
