@@ -1,9 +1,10 @@
 """The process that a server under test runs in: ``python -m tests.serve JSON``.
 
-The JSON holds the settings, and as ``kind`` which server carries the app: our own (``direct``), or another ASGI server
-(``uvicorn``, ``hypercorn``) that knows nothing of Tellwire's extensions. With ``handlers``, the name of a module that
-has `make_hooks`, the application is asked. The first line on standard output is the port, and that of gRPC where there
-is one. The process ends when its standard input does, so that none outlives the tests.
+The JSON holds the settings, and as ``kind`` which server carries the app: our own (``direct``, ``workers`` in several
+processes), or another ASGI server (``uvicorn``, ``hypercorn``) that knows nothing of Tellwire's extensions. With
+``handlers``, the name of a module that has `make_hooks`, the application is asked. The first line on standard output is
+the port, and that of gRPC where there is one. The process ends when its standard input does, so that none outlives the
+tests.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from tellwire.hooks import Hooks
 from tellwire.server import Server as TellwireServer
 from tellwire.server import make_app, make_grpc, make_node, run
 from tellwire.transports.direct import Bounds, direct_protocols
+from tellwire.workers import supervise
 
 
 def main() -> None:
@@ -38,6 +40,8 @@ def main() -> None:
     hooks: Hooks | None = importlib.import_module(handlers).make_hooks() if handlers else None
     settings = msgspec.convert(what, Settings)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    if kind == "workers":
+        sys.exit(0 if supervise(settings, lambda listener: print(listener.getsockname()[1], flush=True)) else 1)
     if kind == "direct" and hooks is None:
         grpc: list[str] = []
         run(settings, lambda url: announce(url, *grpc), on_grpc=grpc.append)

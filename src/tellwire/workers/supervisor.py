@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -30,7 +30,6 @@ TRIES = 8
 PAUSE_MAX_S = 30.0
 
 KILL_AFTER_S = 20.0
-"""Seconds beyond the drain after which a worker that does not end is killed."""
 
 COMMAND = (sys.executable, "-m", "tellwire.cli.worker")
 
@@ -130,13 +129,25 @@ class Supervisor:
     Args:
         settings: Those of each worker; the port is one for all.
         on_ready: Called with where they listen, once all of them do.
+        command: What is run as a worker.
         pause_s: Seconds before the third try of a worker that dies at once; doubled for each further one.
+        kill_after_s: Seconds beyond the drain after which a worker that does not end is killed.
     """
 
-    def __init__(self, settings: Settings, on_ready: Callable[[socket.socket], None], *, pause_s: float = 1.0) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        on_ready: Callable[[socket.socket], None],
+        *,
+        command: Sequence[str] = COMMAND,
+        pause_s: float = 1.0,
+        kill_after_s: float = KILL_AFTER_S,
+    ) -> None:
         self._settings = settings
         self._on_ready = on_ready
+        self._command = command
         self._pause_s = pause_s
+        self._kill_after_s = kill_after_s
         self._count = settings.server.workers
         self._server = own_title(settings.server.node_name).server
         self._workers: set[Worker] = set()
@@ -219,7 +230,7 @@ class Supervisor:
         try:
             with theirs:
                 process = await asyncio.create_subprocess_exec(
-                    *COMMAND,
+                    *self._command,
                     str(theirs.fileno()),
                     stdin=subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(), *listeners, inside, *slots.values()),
@@ -246,7 +257,7 @@ class Supervisor:
             worker.send(signal.SIGTERM)
         if workers:
             ends = [asyncio.create_task(worker.end()) for worker in workers]
-            _, late = await asyncio.wait(ends, timeout=self._settings.limits.drain_s + KILL_AFTER_S)
+            _, late = await asyncio.wait(ends, timeout=self._settings.limits.drain_s + self._kill_after_s)
             for worker in workers:
                 if late and not worker.ended:
                     _log.error("worker %d does not end; it is killed", worker.number)
