@@ -126,7 +126,6 @@ class StreamSettings:
 
     async def _make(self, client: Client, place: NatsPlace) -> None:
         config = {
-            **self._config,
             "description": self.describe(new_epoch()),
             "retention": "limits",
             "discard": "old",
@@ -136,6 +135,7 @@ class StreamSettings:
             "max_msgs": -1,
             "max_bytes": -1,
             "max_msg_size": -1,
+            **self._config,
         }
         try:
             await ask(client, place, f"STREAM.CREATE.{self.name}", **config)

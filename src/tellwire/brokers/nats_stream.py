@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 from abc import abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from nats.aio.client import Client
@@ -64,14 +64,15 @@ class NatsStream(NatsOperations):
     Args:
         place: Where NATS is.
         settings: What the stream is to be like.
+        policy: From where on it is fed when it is loaded.
         queue_max_bytes: Bytes of operations that may wait; a further one raises Unavailable.
     """
 
-    start_policy: ClassVar[dict[str, Any]] = {"deliver_policy": "all"}
-    """From where on it is fed when it is loaded."""
-
-    def __init__(self, place: NatsPlace, settings: StreamSettings, queue_max_bytes: int) -> None:
+    def __init__(
+        self, place: NatsPlace, settings: StreamSettings, queue_max_bytes: int, policy: dict[str, Any] | None = None
+    ) -> None:
         super().__init__(place, queue_max_bytes)
+        self._policy = policy or {"deliver_policy": "all"}
         self.settings = settings
         self.name = settings.name
         self.epoch = ""
@@ -79,6 +80,8 @@ class NatsStream(NatsOperations):
         self._known = ""  # the epoch that was loaded last
         self._is_replaced = False
         self._consumed = 0
+        self._target = 0
+        """Where the stream was when it was found: up to there everything is fed, or not there any more."""
         self._heard = 0.0
         self._caught = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -145,12 +148,13 @@ class NatsStream(NatsOperations):
         client = self.ready
         if client is None:
             raise Unavailable(self._why)
+        applied = self.applied
         try:
             info = await self.settings.look(client, self.place)
         except Refused as exc:
             self.abandon(f"the stream cannot be read: {exc}")
             raise Unavailable(str(exc)) from exc
-        if info.epoch != self.epoch or info.state.last_seq < self.applied:
+        if info.epoch != self.epoch or info.state.last_seq < applied:
             self.abandon("the log was lost or replaced")
             raise Unavailable(self._why)
         return info.state.last_seq
@@ -182,12 +186,15 @@ class NatsStream(NatsOperations):
         self.applied = max(seq, self.applied)
         if self.is_loading or not self._caught.is_set():
             if pending == 0:
-                self._catch_up(0)
+                self._catch_up()
         else:
             self._fed_up_to()
 
-    def _catch_up(self, last_seq: int) -> None:
-        self.applied = max(self.applied, last_seq)
+    def _catch_up(self) -> None:
+        if not self.is_loading and self.applied < self._target:
+            self.reload("messages were deleted before this node could read them")
+            return
+        self.applied = max(self.applied, self._target)
         if self.is_loading:
             self.is_loading = False
             known, self._known = self._known, self.epoch
@@ -266,7 +273,7 @@ class NatsStream(NatsOperations):
             self.applied = 0
             self.is_loading = True
             self.begin_loading()
-        self._consumed = 0
+        self._consumed, self._target = 0, info.state.last_seq
         self._heard = asyncio.get_running_loop().time()
         config = {
             "deliver_subject": f"{self._inbox}.f",
@@ -277,17 +284,14 @@ class NatsStream(NatsOperations):
             "idle_heartbeat": int(_HEARTBEAT_S * _NS),
             "num_replicas": 1,
             "mem_storage": True,
-            **self.start_policy,
+            **self._policy,
         }
         if start is not None:
             config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": start}
         made = await ask(client, self.place, f"CONSUMER.CREATE.{self.name}", stream_name=self.name, config=config)
         consumer = _consumers.decode(made)
         if not consumer.num_pending and not consumer.delivered.consumer_seq:
-            if not self.is_loading and info.state.last_seq > self.applied:
-                self.reload("messages were deleted before this node could read them")
-                raise Unavailable(self._why)
-            self._catch_up(info.state.last_seq)
+            self._catch_up()
         await self._until_caught()
         self._ready = True
         self._send_all()

@@ -18,6 +18,8 @@ STORES = {
     "rediss+sentinel": "tellwire.presence.redis:RedisPresence",
     "redis+cluster": "tellwire.presence.redis:RedisPresence",
     "rediss+cluster": "tellwire.presence.redis:RedisPresence",
+    "nats": "tellwire.presence.nats:NatsPresence",
+    "tls": "tellwire.presence.nats:NatsPresence",
 }
 """The broker's URL scheme -> "module:class" of the store that goes with it."""
 
