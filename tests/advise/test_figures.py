@@ -65,7 +65,7 @@ def test_figures_are_written_with_their_units_and_nothing_that_was_not_measured(
     assert figures.about == "by the run in here.json: 4 cores of Some CPU, 2026-01-02"
     assert figures.lines(load_rules(), "sse") == [
         ("connect", "1.9 ms"),
-        ("latency, half within", "0.712 ms"),
+        ("half come within", "0.712 ms"),
         ("99 % within", "1,900 ms"),
         ("down, for 128 B", "173 B"),
         ("up", "0 B"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -12,7 +14,8 @@ from tests.browser.conftest import Complaints
 from tests.browser.doctors import Doctor
 from tests.nginx import BARE, DEAF, DOCUMENTED, FORBIDDING, Through
 from tests.nginx import through as through
-from tests.serving import Server
+from tests.serving import ROOT, Server
+from tests.turn import turn_server
 
 expect.set_options(timeout=20_000)
 
@@ -133,6 +136,127 @@ def test_server_that_goes_away_is_told(
     expect(doctor.verdict).to_have_text("The server cannot be reached from here.")
     assert doctor.changes() == ["reach"]
     assert "Reach the server" in doctor.report()
+
+
+def test_data_channel_and_turn_are_examined_where_the_server_has_them(
+    page: Page, start_server: Callable[..., Server], tmp_path: Path, channel: str
+) -> None:
+    with turn_server(tmp_path) as turn:
+        server = start_server(ice=asdict(turn.settings("udp", "tcp")), rtc={"rtc": True})
+        doctor = Doctor(page, server.port, channel)
+        doctor.examine()
+        assert doctor.states() == GOOD
+        expect(doctor.check("webrtc")).to_have_attribute("data-state", "good")
+        expect(doctor.check("ice")).to_have_attribute("data-state", "good")
+        expect(doctor.check("ice")).to_contain_text("relay over udp")
+        expect(doctor.verdict).to_have_text("Everything gets through.")
+        expect(page.locator("#verdict-words")).to_contain_text("UDP gets out.")
+        expect(page.locator("#verdict-words")).to_contain_text("TURN relays.")
+        report = doctor.report()
+        assert "two connections through the relay" in report
+        assert str(turn.port) not in report  # nor candidates' addresses, nor credentials
+        assert "credential" not in report
+
+
+def test_turn_that_does_not_answer_is_told(
+    page: Page, start_server: Callable[..., Server], channel: str, complaints: Complaints
+) -> None:
+    complaints.allow("STUN", "TURN")
+    ice = {"ice_turn_urls": ["turn:127.0.0.1:9?transport=tcp"], "ice_turn_secret": "a secret that nobody else knows"}
+    doctor = Doctor(page, start_server(ice=ice).port, channel)
+    doctor.examine()
+    expect(doctor.check("ice")).to_have_attribute("data-state", "fair")
+    expect(doctor.verdict).to_have_text("Everything but WebRTC gets through.")
+    assert doctor.changes() == ["turn"]
+
+
+def test_flow_is_judged_by_when_messages_came(page: Page, server: Server) -> None:
+    page.goto(f"http://127.0.0.1:{server.port}/doctor")
+    flows = page.evaluate("""async () => {
+        const { flowOf, median } = await import("/console/doctor/arrivals.js");
+        const sent = (...came) => came.map((came_ms, index) => ({ acked_ms: 200 * index, came_ms }));
+        return {
+            nothing: flowOf([]),
+            prompt: flowOf(sent(1, 201, 402, 603, 801)),
+            early: flowOf(sent(-2, 199, 400, 600, 800)),
+            slow: flowOf(sent(900, 1100, 1300, 1500, 1700)),
+            stumbling: flowOf(sent(1, 900, 901, 902, 903)),
+            stalled: flowOf(sent(300, 301, 402, 600, 800)),
+            lump: flowOf(sent(1400, 1400, 1400, 1400, 1400)),
+            lumps: flowOf(sent(600, 600, 600, 1200, 1200)),
+            never: flowOf(sent(undefined, undefined, undefined, undefined, undefined)),
+            mostly: flowOf(sent(1, undefined, undefined, undefined, undefined)),
+            last: flowOf(sent(700, 701, 702, 703, undefined)),
+            one: flowOf(sent(2)),
+            median: [median([]), median([3]), median([4, 1, 2])],
+        };
+    }""")
+    assert flows == {
+        "nothing": "unknown",
+        "prompt": "flowing",
+        "early": "flowing",
+        "slow": "flowing",
+        "stumbling": "clumped",
+        "stalled": "flowing",
+        "lump": "clumped",
+        "lumps": "clumped",
+        "never": "held",
+        "mostly": "held",
+        "last": "clumped",
+        "one": "flowing",
+        "median": [None, 3, 2],
+    }
+
+
+def test_verdict_is_right_for_every_mixture(page: Page, server: Server) -> None:
+    page.goto(f"http://127.0.0.1:{server.port}/doctor")
+    verdicts = page.evaluate("""async () => {
+        const { verdictOf } = await import("/console/doctor/verdict.js");
+        const { CHANGES } = await import("/console/doctor/changes.js");
+        const seen = {
+            good: { isOpen: true, open_ms: 5, sent: [{ acked_ms: 0, came_ms: 1 }] },
+            held: { isOpen: false, isLate: true, sent: [], why: "late" },
+            lump: { isOpen: true, open_ms: 5, sent: [0, 1, 2, 3].map((at) => ({ acked_ms: at * 200, came_ms: 900 })) },
+            blocked: { isOpen: false, sent: [], why: "closed" },
+            refused: { isOpen: false, sent: [], why: "no", code: "forbidden" },
+        };
+        const all = [];
+        const kinds = Object.keys(seen);
+        for (let number = 0; number < kinds.length ** 4; number += 1) {
+            const [websocket, sse, ndjson, longpoll] = [1, 5, 25, 125].map((by) => kinds[Math.floor(number / by) % 5]);
+            const found = { poll: "good", websocket, sse, ndjson, longpoll };
+            const verdict = verdictOf(Object.fromEntries(Object.entries(found).map(([key, kind]) => [key, seen[kind]])));
+            if (verdict.changes.some((key) => !(key in CHANGES))) throw new Error("a change that is not described");
+            all.push({ ...found, ...verdict });
+        }
+        return all;
+    }""")
+    assert len(verdicts) == 5**4
+    for each in verdicts:
+        order = ("websocket", "sse", "longpoll", "poll")
+        assert each["best"] == next(key for key in order if key == "poll" or each[key] == "good"), each
+        is_all = all(each[key] == "good" for key in ("websocket", "sse", "ndjson"))
+        assert (each["level"] == "good") == is_all, each
+        assert (each["level"] == "bad") == (each["best"] in ("longpoll", "poll")), each
+        assert ("upgrade" in each["changes"]) == (each["websocket"] not in ("good", "refused")), each
+        held = {"held", "lump"} & {each["sse"], each["ndjson"]}
+        assert ("buffering" in each["changes"]) == bool(held), each
+        assert each["words"], each
+
+
+def test_settings_that_are_advised_stand_in_the_documentation(page: Page, server: Server) -> None:
+    page.goto(f"http://127.0.0.1:{server.port}/doctor")
+    changes = page.evaluate("async () => (await import('/console/doctor/changes.js')).CHANGES")
+    documented = (ROOT / "docs" / "deploying.md").read_text()
+    lines = {line.strip() for line in documented.splitlines()}
+    advised = [
+        line.strip()
+        for change in changes.values()
+        for setting in change["settings"]
+        for line in setting["code"].splitlines()
+    ]
+    assert len(advised) > 10
+    assert [line for line in advised if line not in lines and f"`{line}`" not in documented] == []
 
 
 @pytest.fixture
