@@ -8,13 +8,13 @@ import dataclasses
 import datetime
 import secrets
 import ssl
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
 from tellwire import __version__
 from tellwire.client import Settings, State, connect
+from tellwire.compare.clock import Clock
 from tellwire.compare.failures import Unmeasured
 from tellwire.compare.http_connection import HttpConnection
 from tellwire.compare.machine import describe_machine
@@ -52,6 +52,7 @@ class Comparison:
         tls: Which certificates are accepted.
         pid: The server's process, where it is on this machine.
         progress: Told of each step.
+        clock: By which everything is timed.
 
     Raises ValueError for a URL that is none, and for a path that cannot be played over TLS.
     """
@@ -65,6 +66,7 @@ class Comparison:
         tls: ssl.SSLContext | None = None,
         pid: int | None = None,
         progress: Progress = lambda *_: None,
+        clock: Clock | None = None,
     ) -> None:
         self._options = dataclasses.replace(options, channel=options.channel or f"compare-{secrets.token_hex(4)}")
         self._given = None if url is None else site_of(url, token=token, tls=tls)
@@ -72,6 +74,7 @@ class Comparison:
             raise ValueError("--no-websocket and --buffering-proxy read what passes, which TLS does not let them")
         self._pid = pid
         self._progress = progress
+        self._clock = clock or Clock()
         self._posting: dict[Any, dict[str, Any]] = {}
         self.found: dict[str, Any] = {
             "compare": SHAPE,
@@ -93,7 +96,7 @@ class Comparison:
 
     async def run(self) -> None:
         """Measure everything; whatever goes wrong is in `found`."""
-        begin = time.perf_counter()
+        begin = self._clock.now()
         try:
             for key in self._options.transports:
                 await self._one(BY_KEY[key])
@@ -103,7 +106,7 @@ class Comparison:
         else:
             self.found |= {"ended": "complete", "says": ""}
         finally:
-            self.found["took_s"] = round(time.perf_counter() - begin, 1)
+            self.found["took_s"] = round(self._clock.now() - begin, 1)
 
     @contextlib.asynccontextmanager
     async def _server(self) -> AsyncIterator[tuple[Site, int | None]]:
@@ -131,7 +134,7 @@ class Comparison:
                 site = direct.through((await stack.enter_async_context(proxy)).port)
             publisher = await self._publisher(direct)
             stack.callback(publisher.abort)
-            measuring = Measuring(wire, direct, site, self._options, gauge, entry)
+            measuring = Measuring(wire, direct, site, self._options, gauge, entry, self._clock)
             steps = measuring.steps()
             try:
                 for number, (name, step) in enumerate(steps):
@@ -212,14 +215,14 @@ class Comparison:
             self._progress("", "what a client does by itself", 0, 1)
             states: asyncio.Queue[State] = asyncio.Queue()
             settings = Settings(try_timeout_s=self._options.patience_s, long_poll_s=1)
-            begin = time.perf_counter()
+            begin = self._clock.now()
             client = connect(url, token=direct.token, on_state=states.put_nowait, settings=settings, tls=direct.tls)
             async with client, client.subscribe(self._options.channel):
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(5 * self._options.patience_s):
                         while (state := await states.get()).name != "connected":
                             pass
-                        took_ms = 1000 * (time.perf_counter() - begin)
+                        took_ms = 1000 * (self._clock.now() - begin)
                         says = f"a client that is left alone comes to {state.transport} after {took_ms / 1000:.2f} s"
                         self.found["fallback"] = {"transport": state.transport, "live_ms": took_ms, "says": says}
             if self.found["fallback"] is None:

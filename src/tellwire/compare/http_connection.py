@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 import httptools
 
 from tellwire.compare.failures import Unmeasured, answered
-from tellwire.compare.site import Query, Site
+from tellwire.compare.site import Query, Site, reset
 
 ANSWER_MAX_BYTES = 64 * 1024 * 1024
 """Largest answer that is taken."""
@@ -85,8 +85,7 @@ class HttpConnection(asyncio.Protocol):
     def abort(self) -> None:
         """Cut it (RST), as a network does that is suddenly gone."""
         self.on_lost = lambda: None
-        if self._transport is not None:
-            self._transport.abort()
+        reset(self._transport)
 
     # What asyncio calls.
 

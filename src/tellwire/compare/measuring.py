@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
+from tellwire.compare.clock import Clock
 from tellwire.compare.failures import Unmeasured
 from tellwire.compare.figures import Meter, distribution_ms, spread_ms
 from tellwire.compare.options import Options
@@ -40,10 +40,18 @@ class Measuring:
         options: What to do.
         gauge: The server's process.
         found: Where the figures go (docs/compare.md).
+        clock: By which all of it is timed.
     """
 
     def __init__(
-        self, wire: Wire, direct: Site, site: Site, options: Options, gauge: Gauge, found: dict[str, Any]
+        self,
+        wire: Wire,
+        direct: Site,
+        site: Site,
+        options: Options,
+        gauge: Gauge,
+        found: dict[str, Any],
+        clock: Clock,
     ) -> None:
         self.wire = wire
         self.found = found
@@ -51,7 +59,8 @@ class Measuring:
         self._site = site
         self._options = options
         self._gauge = gauge
-        self._texts = Texts()
+        self._clock = clock
+        self._texts = Texts(clock)
         # A retransmission or two, and every exchange over a long way, are no reason to give up.
         path = options.path
         self._patience_s = options.patience_s + 10 * path.round_trip_s + (10 if path.loss else 0)
@@ -121,7 +130,7 @@ class Measuring:
 
     async def _publish(self, publisher: Publisher, count: int) -> None:
         for _ in range(count):
-            publisher.send(self._options.channel, self._texts.make(self._options.size, time.perf_counter()))
+            publisher.send(self._options.channel, self._texts.make(self._options.size, self._clock.now()))
         await self._within(publisher.settle(), what="no answer to a publish")
 
     async def _connect(self, publisher: Publisher) -> None:
@@ -131,16 +140,16 @@ class Measuring:
         with Meter() as meter:
             for _ in range(self._options.tries):
                 reader = self._reader(Inbox(self._texts))
-                begin = time.perf_counter()
+                begin = self._clock.now()
                 await self._open(reader)
-                connects.append(time.perf_counter() - begin)
+                connects.append(self._clock.now() - begin)
                 reader.abort()
                 since = reader.cursor
                 inbox = Inbox(self._texts)
                 await self._publish(publisher, 1)
                 second = self._reader(inbox)
                 try:
-                    begin = time.perf_counter()
+                    begin = self._clock.now()
                     await self._open(second, since)
                     await self._within(inbox.have(1), second, what="no message")
                     firsts.append(self._texts.due[inbox.numbers[0]] + inbox.latencies_s[0] - begin)
@@ -219,7 +228,7 @@ class Measuring:
                     before = _counts(proxy, publisher.heads)
                     with Meter() as meter:
                         for _ in range(BYTE_PUBLISHES):
-                            publisher.send(options.channel, self._texts.make(size, time.perf_counter()))
+                            publisher.send(options.channel, self._texts.make(size, self._clock.now()))
                             await self._within(publisher.settle(), what="no answer to a publish")
                     await self._quiet([proxy])
                     after = _counts(proxy, publisher.heads)
@@ -273,10 +282,10 @@ class Measuring:
                 await self._publish(publisher, missed)
                 back = self._reader(inbox)
                 try:
-                    begin = time.perf_counter()
+                    begin = self._clock.now()
                     await self._open(back, reader.cursor)
                     await self._within(inbox.have(missed), back, what="not everything that was missed")
-                    times.append(time.perf_counter() - begin)
+                    times.append(self._clock.now() - begin)
                 finally:
                     back.abort()
                 if len(inbox.numbers) != missed or not inbox.is_in_order:

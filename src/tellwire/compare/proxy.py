@@ -19,6 +19,7 @@ from typing import Self, cast
 import httptools
 
 from tellwire.compare.path import Path
+from tellwire.compare.site import reset
 
 SEGMENT_BYTES = 1460
 RETRANSMISSION_S = 0.2
@@ -179,8 +180,7 @@ class _Connection:
         for pipe in (self._up, self._down):
             pipe.close()
         for side in (self._client, self._server):
-            if side is not None:
-                side.abort()
+            reset(side)
 
     def _opened(self, client: asyncio.Transport) -> None:
         self._client = client

@@ -110,17 +110,24 @@
     return { svg, width, height };
   }
 
-  function axisBelow({ svg }, scale, ticks, top, bottom, unit) {
+  function axisBelow({ svg, width }, scale, ticks, top, bottom, unit) {
+    const last = ticks.length - 1;
+    const lastText = `${brief(ticks[last])} ${unit}`;
+    const lastEnd = Math.min(scale(ticks[last]) + 16, width);
     let free = -Infinity;
-    for (const value of ticks) {
+    ticks.forEach((value, place) => {
       const x = scale(value);
       element("line", { class: "grid", x1: x, x2: x, y1: top, y2: bottom }, "", svg);
-      const text = brief(value) + (value === ticks[ticks.length - 1] ? ` ${unit}` : "");
+      if (place === last) {
+        element("text", { x: lastEnd, y: bottom + 17, "text-anchor": "end" }, lastText, svg);
+        return;
+      }
+      const text = brief(value);
       const half = text.length * 3.4;
-      if (x - half < free) continue;
+      if (x - half < free || x + half + 6 > lastEnd - lastText.length * 6.8) return;
       free = x + half + 6;
       element("text", { x, y: bottom + 17, "text-anchor": "middle" }, text, svg);
-    }
+    });
   }
 
   function shown(has) {
@@ -160,11 +167,14 @@
 
   /** Lines over two axes. */
   function lines(id, list, pointsOf, { unitX, unitY, logX = false, logY = false, tell }) {
-    const plot = drawing(id, 290, list);
+    const plot = drawing(id, 300, list);
     if (!plot) return;
     const all = list.flatMap(pointsOf);
-    const [left, right, top, bottom] = [52, plot.width - 14, 10, plot.height - 28];
+    const [left, right, top, bottom] = [52, plot.width - 14, 28, plot.height - 28];
     const across = (logX ? logarithmic : linear)(all.map((point) => point.x), left, right);
+    const places = [...new Set(all.map((point) => point.x))].sort((one, other) => one - other);
+    // Where only a few places were measured, those are what the axis has to name.
+    if (places.length <= 8) across.ticks = places;
     const up = (logY ? logarithmic : linear)(all.map((point) => point.y), bottom, top);
     axisBelow(plot, across.scale, across.ticks, top, bottom, unitX);
     for (const value of up.ticks) {
@@ -172,7 +182,7 @@
       element("line", { class: "grid", x1: left, x2: right, y1: y, y2: y }, "", plot.svg);
       element("text", { x: left - 8, y: y + 4, "text-anchor": "end" }, brief(value), plot.svg);
     }
-    element("text", { x: left + 4, y: top + 10 }, unitY, plot.svg);
+    element("text", { x: 0, y: 12 }, unitY, plot.svg);
     for (const wire of list) {
       const points = pointsOf(wire);
       const path = points.map((point, number) => `${number ? "L" : "M"}${across.scale(point.x).toFixed(1)} ${up.scale(point.y).toFixed(1)}`);
@@ -226,7 +236,7 @@
       "distribution",
       shown((wire) => wire.latency_ms && wire.latency_ms.count),
       (wire) => wire.latency_ms.quantiles.map(([share, ms]) => ({ x: Math.max(ms, 0.01), y: share * 100, isQuiet: true })),
-      { unitX: "ms", unitY: "% of messages", logX: true, tell: (point) => `${brief(point.y)} % within ${brief(point.x)} ms` },
+      { unitX: "ms", unitY: "% of the messages", logX: true, tell: (point) => `${brief(point.y)} % within ${brief(point.x)} ms` },
     );
     bars(
       "weight",
@@ -247,14 +257,14 @@
       "overhead",
       shown((wire) => wire.bytes && wire.bytes.length),
       (wire) => wire.bytes.map((entry) => ({ x: entry.payload_bytes, y: overhead(entry), load: entry.load })),
-      { unitX: "bytes of payload", unitY: "bytes beside it", logX: true, tell: (point) => `${brief(point.y)} bytes beside ${brief(point.x)} of payload` },
+      { unitX: "bytes", unitY: "bytes beside the payload", logX: true, tell: (point) => `${brief(point.y)} bytes beside ${brief(point.x)} of payload` },
     );
     lines(
       "cost",
       shown((wire) => (wire.readers || []).some((entry) => entry.cpu_us_per_delivery !== null)),
       (wire) => wire.readers.filter((entry) => entry.cpu_us_per_delivery !== null)
         .map((entry) => ({ x: entry.readers, y: entry.cpu_us_per_delivery, load: entry.load })),
-      { unitX: "readers", unitY: "µs of CPU", logX: true, logY: true, tell: (point) => `${brief(point.y)} µs each to ${plural(point.x)}` },
+      { unitX: "readers", unitY: "µs of CPU for each delivery", logX: true, logY: true, tell: (point) => `${brief(point.y)} µs each to ${plural(point.x)}` },
     );
     rows("begin", shown((wire) => wire.connect_ms), "ms", (wire) => [
       { name: "connected", value: wire.connect_ms.median, figure: wire.connect_ms },

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import ssl
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import TypeVar, cast
 from urllib.parse import quote, urlencode, urlsplit
 
 from tellwire.compare.failures import Unmeasured
@@ -86,3 +89,14 @@ def site_of(url: str, *, token: str | None = None, tls: ssl.SSLContext | None = 
     secure = (tls or ssl.create_default_context()) if scheme == "https" else None
     netloc = parts.netloc.rpartition("@")[2]
     return Site(parts.hostname, port, netloc, parts.path.rstrip("/"), token, secure)
+
+
+def reset(transport: asyncio.BaseTransport | None) -> None:
+    """Cut a connection with a RST, as what a network that broke looks like from the other side."""
+    if transport is None:
+        return
+    wire = transport.get_extra_info("socket")
+    if wire is not None:
+        with contextlib.suppress(OSError):  # it is cut already
+            wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    cast("asyncio.Transport", transport).abort()

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 
+from tellwire.compare.clock import Clock
 from tellwire.compare.publishers import Publisher
 
 _DIGITS = 8
-
-COARSE_S = 0.03
-"""How much of a wait is left to a thread that sleeps, which cannot be interrupted."""
 
 
 class Texts:
@@ -21,7 +18,8 @@ class Texts:
     behind shows as latency, and is not left out (coordinated omission).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
         self.due: list[float] = []
 
     def make(self, size: int, due: float) -> str:
@@ -49,7 +47,7 @@ class Inbox:
 
     def take(self, text: str) -> None:
         """Take notice of a message."""
-        now = time.perf_counter()
+        now = self._texts.clock.now()
         try:
             number = self._texts.number(text)
         except ValueError:
@@ -86,25 +84,13 @@ async def publish_paced(
         rate: How many a second, to each channel.
         count: How many in all, to each channel.
     """
-    begin = time.perf_counter() + 0.01
+    clock = texts.clock
+    begin = clock.now() + 0.01
     late: list[float] = []
     for number in range(count):
         due = begin + number / rate
-        await _until(due)
+        await clock.until(due)
         for channel, size in channels:
             publisher.send(channel, texts.make(size, due))
-        late.append(time.perf_counter() - due)
+        late.append(clock.now() - due)
     return late
-
-
-async def _until(due: float) -> None:
-    """Wait until then, and not for less.
-
-    An event loop's timers are good to a millisecond, and uvloop's may come too early: more than most transports take.
-    """
-    wait_s = due - time.perf_counter()
-    if wait_s > 2 * COARSE_S:
-        await asyncio.sleep(wait_s - COARSE_S)
-        wait_s = due - time.perf_counter()
-    if wait_s > 0:
-        await asyncio.to_thread(time.sleep, wait_s)

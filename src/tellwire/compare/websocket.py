@@ -15,7 +15,7 @@ from websockets.uri import parse_uri
 
 from tellwire.compare.failures import Unmeasured, answered, coded
 from tellwire.compare.reader import Reader, Take
-from tellwire.compare.site import Site
+from tellwire.compare.site import Site, reset
 
 MESSAGE_MAX_BYTES = 64 * 1024 * 1024
 """Largest message that is taken."""
@@ -74,8 +74,7 @@ class WebSocket(asyncio.Protocol):
 
     def abort(self) -> None:
         """Cut it (RST)."""
-        if self._transport is not None:
-            self._transport.abort()
+        reset(self._transport)
 
     def on_pushes(self, pushes: list[Push]) -> None:
         """Take what one read brought."""
