@@ -123,6 +123,10 @@ class NatsStream(NatsOperations):
         """Wait until all was fed that is in the stream at this moment; raises Unavailable."""
         if not self._is_open:
             raise Unavailable("the connection to NATS is closed")
+        # A node begins what it asks of a broker outside of any task (`tellwire.tasks`); a timeout wants one.
+        await asyncio.get_running_loop().create_task(self._level())
+
+    async def _level(self) -> None:
         try:
             async with asyncio.timeout(self.place.timeout_s):
                 while True:

@@ -206,14 +206,14 @@ class RedisShards(Broker):
         waiter = Waiter(seq, next(self._numbers), asyncio.get_running_loop().create_future())
         heapq.heappush(self._waiters, waiter)
         self.merge()
-        try:
-            async with asyncio.timeout(self.place.timeout_s):
-                await waiter.done
-        except TimeoutError:
+        # Not asyncio.timeout: a node begins what it asks of a broker outside of any task (`tellwire.tasks`).
+        if not (await asyncio.wait([waiter.done], timeout=self.place.timeout_s))[0]:
+            waiter.done.cancel()
             raise Unavailable(
                 f"{self._laggard.broker.place} did not answer in {self.place.timeout_s:g} seconds, and the others wait "
                 "for it; try again with the same id"
-            ) from None
+            )
+        waiter.done.result()
 
     @property
     def _laggard(self) -> _Shard:
@@ -370,11 +370,14 @@ class RedisShards(Broker):
     async def _level_with(self, position: Position | None) -> str:
         """Hear from all shards how far they are, so that whatever was acknowledged anywhere is seen here."""
         self._check_open("read")
-        try:
-            async with asyncio.timeout(self.place.timeout_s):
-                await self._begun.wait()
-        except TimeoutError:
-            raise Unavailable(f"{self.place} is not complete; try again") from None
+        if not self._begun.is_set():
+            begun = asyncio.get_running_loop().create_task(self._begun.wait())
+            try:
+                await asyncio.wait([begun], timeout=self.place.timeout_s)
+            finally:
+                begun.cancel()
+            if not self._begun.is_set():
+                raise Unavailable(f"{self.place} is not complete; try again")
         await asyncio.gather(*(shard.broker.look() for shard in self._shards))
         self.merge()
         high = max(shard.clock for shard in self._shards)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar, cast
 
 import pytest
 
 from tellwire.message import Draft, Gap, Message, Position
 from tellwire.tasks import Tasks
-from tellwire.testing.harness import MakeBroker, Opened, on_loop, opened, publish, read_to_head
+from tellwire.testing.harness import MakeBroker, Opened, on_loop, opened, placed, publish, read_to_head
+
+T = TypeVar("T")
 
 
 class ReadContract:
@@ -24,6 +28,35 @@ class ReadContract:
             assert await broker.read(["a"], start, 1000) == ([], broker.head, None)
             assert await broker.read(["a", "b"], broker.head, 1000) == ([], broker.head, None)
             assert await broker.read_back(["a"], None, 10) == ([], broker.head, None)
+
+    @on_loop
+    async def test_broker_is_asked_outside_of_any_task(self, make_broker: MakeBroker) -> None:
+        """As a node does, which makes a task only of what waits."""
+        async with opened(make_broker()) as (broker, _):
+            tasks = Tasks()
+            loop = asyncio.get_running_loop()
+
+            async def begin(operation: Coroutine[Any, Any, T]) -> T:
+                answer: asyncio.Future[T] = loop.create_future()
+
+                def done(result: T | None, error: BaseException | None) -> None:
+                    if error is not None:
+                        answer.set_exception(error)
+                    else:
+                        answer.set_result(cast("T", result))
+
+                # A callback of the loop is in no task.
+                loop.call_soon(tasks.start, operation, done)
+                return await answer
+
+            await begin(broker.follow("a"))
+            place = placed(await begin(broker.append(Draft("a", b"1", id="1"))))
+            read = await begin(broker.read(["a"], Position(place.epoch, 0), 65_536))
+            assert [message.seq for message in read.messages] == [place.seq]
+            assert (await begin(broker.read(["a"], place, 65_536))).messages == []
+            assert (await begin(broker.read_back(["a"], None, 1))).messages == read.messages
+            await begin(broker.unfollow("a"))
+            await tasks.aclose()
 
     @on_loop
     async def test_read_begins_after_the_position(self, make_broker: MakeBroker) -> None:
