@@ -109,7 +109,13 @@ Examples:
 """
 )
 @click.argument("prefix", default="")
-@click.option("--sort", type=click.Choice(["readers", "rate", "lag"]), default="readers", show_default=True)
+@click.option(
+    "--sort",
+    type=click.Choice(["readers", "rate", "lag"]),
+    default="readers",
+    show_default=True,
+    help="What comes first: the most readers, the most messages a second, or the farthest behind.",
+)
 @_listing_options
 @json_option
 @server_options
