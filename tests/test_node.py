@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -18,14 +20,18 @@ from tellwire.errors import (
     TooLarge,
     TooManyChannels,
 )
+from tellwire.limits import Limits
 from tellwire.message import Position
 from tellwire.names import Namespace, Namespaces
 from tellwire.node import LAST_MAX, Node
+from tellwire.node.steward import DRAIN_PACE_S, DRAIN_SLOTS
 from tellwire.protocol.commands import Publish
-from tellwire.testing.doors import ask, begin, line_door, settle, socket_talk
+from tellwire.protocol.encodings import lines
+from tellwire.testing.doors import ask, begin, line_door, settle, socket_talk, somebody
 from tellwire.testing.faulty import FaultyBroker
 from tellwire.testing.harness import on_loop
-from tests.nodes import bench, data_of
+from tests.client.virtual_time import run
+from tests.nodes import Sink, bench, data_of
 
 RAW = msgspec.Raw(b"1")
 
@@ -179,3 +185,34 @@ async def test_draining_answers_everyone_and_lets_nobody_in() -> None:
         assert not len(node.hub.tails)
         with pytest.raises(Draining):
             line_door(node)
+
+
+@pytest.mark.parametrize("count", [1, 7, 99, 100, 101, 250, 1_000])
+def test_drain_gives_connections_slots_that_are_spread_evenly(count: int) -> None:
+    closed_at: list[float] = []
+
+    class TimedDoor(Sink):
+        """Notes when its reader is to be back."""
+
+        def close(self, code: CloseCode, reason: str, reconnect_in_ms: int | None = None) -> None:
+            super().close(code, reason, reconnect_in_ms)
+            assert code is CloseCode.SERVICE_RESTART
+            assert reconnect_in_ms is not None
+            closed_at.append(asyncio.get_running_loop().time() + reconnect_in_ms / 1000)
+
+    async def drain() -> None:
+        node = Node(FaultyBroker(), limits=Limits(drain_s=4.0))
+        for _ in range(count):
+            node.admit(TimedDoor(), lines(chunked=False), somebody())
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        await node.drain()
+        window_s = loop.time() - begun
+        await node.tasks.aclose()
+        assert window_s == pytest.approx(min(4.0, count * DRAIN_PACE_S))
+        slots = min(count, DRAIN_SLOTS)
+        histogram = Counter(round((at - begun) / window_s * slots) for at in closed_at)
+        assert sorted(histogram) == list(range(slots))
+        assert max(histogram.values()) - min(histogram.values()) <= 1
+
+    run(drain)
