@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
 from tellwire.auth.making import make_token
+from tests.application.hosting import Host
 from tests.browser.conftest import Complaints
 from tests.browser.doctors import Doctor
 from tests.nginx import BARE, DEAF, DOCUMENTED, FORBIDDING, Through
@@ -27,7 +29,10 @@ NETWORK = ("net::ERR_", "WebSocket", "504", "403", "400", "502")
 KEY = "a secret of the tests, at least thirty-two bytes long"
 
 
-def test_direct_connection_lets_everything_through(page: Page, server: Server, channel: str) -> None:
+def test_direct_connection_lets_everything_through(
+    context: BrowserContext, page: Page, server: Server, channel: str
+) -> None:
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
     doctor = Doctor(page, server.port, channel)
     doctor.examine()
     assert doctor.states() == GOOD
@@ -36,13 +41,41 @@ def test_direct_connection_lets_everything_through(page: Page, server: Server, c
     assert doctor.changes() == []
     for key in GOOD:
         expect(doctor.check(key)).to_contain_text("messages came")
+    page.get_by_role("button", name="Copy", exact=True).click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("() => navigator.clipboard.readText()") == doctor.report()
 
 
-def test_right_nginx_lets_everything_through(page: Page, server: Server, through: Through, channel: str) -> None:
+def test_doctor_under_a_prefix_works_as_at_the_root(page: Page, channel: str, complaints: Complaints) -> None:
+    complaints.allow("401", "403")  # the console looks at another channel than the token allows
+    with Host(Path(__file__).with_name("mounted_app.py")) as host:
+        port = int(host.url.rpartition(":")[2])
+        doctor = Doctor(page, port, channel, "inside/realtime/doctor")
+        doctor.begin()
+        expect(page.locator("#token-why")).to_have_text("This server wants a token.")
+        use(page, channel, subscribe=[], publish=[])
+        doctor.expect_done()
+        assert doctor.states() == GOOD
+        page.get_by_role("link", name="Advise").click()
+        expect(page.locator("#take-title")).to_have_text("Server-Sent Events")
+        expect(page.locator("#starts pre")).to_contain_text(f"{host.url}/inside/realtime/v1/events")
+        page.get_by_role("link", name="Console").click()
+        expect(page).to_have_url(re.compile(f"^{re.escape(host.url)}/inside/realtime/(#.*)?$"))
+        page.goto("about:blank")  # the console would notice that its server goes
+
+
+def test_right_nginx_lets_everything_through_and_bears_silence(
+    page: Page, server: Server, through: Through, channel: str
+) -> None:
     doctor = Doctor(page, through(server, DOCUMENTED).port, channel)
     doctor.examine()
     assert doctor.states() == GOOD
     expect(doctor.verdict).to_have_text("Everything gets through.")
+    doctor.watch(3)
+    for key in ("websocket", "sse", "longpoll"):
+        expect(doctor.check(f"idle-{key}")).to_have_attribute("data-state", "good")
+    expect(doctor.verdict).to_have_text("Everything gets through.")
+    assert doctor.changes() == []
 
 
 def test_nginx_as_it_comes_lets_no_websocket_through(
@@ -112,16 +145,6 @@ def test_short_timeouts_are_found_by_watching(
     expect(doctor.verdict).to_have_text("Everything gets through, but silence is cut short.")
     assert doctor.changes() == ["timeouts"]
     assert "idle SSE             cut after" in doctor.report()
-
-
-def test_patient_way_is_found_patient(page: Page, server: Server, through: Through, channel: str) -> None:
-    doctor = Doctor(page, through(server, DOCUMENTED).port, channel)
-    doctor.examine()
-    doctor.watch(3)
-    for key in ("websocket", "sse", "longpoll"):
-        expect(doctor.check(f"idle-{key}")).to_have_attribute("data-state", "good")
-    expect(doctor.verdict).to_have_text("Everything gets through.")
-    assert doctor.changes() == []
 
 
 def test_server_that_goes_away_is_told(
@@ -225,7 +248,8 @@ def test_verdict_is_right_for_every_mixture(page: Page, server: Server) -> None:
         for (let number = 0; number < kinds.length ** 4; number += 1) {
             const [websocket, sse, ndjson, longpoll] = [1, 5, 25, 125].map((by) => kinds[Math.floor(number / by) % 5]);
             const found = { poll: "good", websocket, sse, ndjson, longpoll };
-            const verdict = verdictOf(Object.fromEntries(Object.entries(found).map(([key, kind]) => [key, seen[kind]])));
+            const findings = Object.entries(found).map(([key, kind]) => [key, seen[kind]]);
+            const verdict = verdictOf(Object.fromEntries(findings));
             if (verdict.changes.some((key) => !(key in CHANGES))) throw new Error("a change that is not described");
             all.push({ ...found, ...verdict });
         }

@@ -3,7 +3,7 @@ import { order } from "../lanes/wire.js";
 
 /** Events that are sent over each connection, and how far apart. */
 export const EVENTS = 5;
-export const APART_MS = 200;
+export const APART_MS = 150;
 
 /** How long the last of them is waited for. */
 export const PATIENCE_MS = 3000;
