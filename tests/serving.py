@@ -157,6 +157,7 @@ class Server:
 
 
 SHARED: dict[str, Any] = {
+    "server": {"grpc_port": 0},
     "limits": {"drain_s": 0.1},
     "namespaces": [
         {"name": "default", "history_messages": 10_000},
@@ -185,7 +186,7 @@ def foreign_servers(server: Server, tmp_path_factory: pytest.TempPathFactory) ->
     def get(kind: str) -> Server:
         if kind == "sqlite" and kind not in servers:
             path = tmp_path_factory.mktemp("log") / "log.db"
-            servers[kind] = Server(**{**SHARED, "server": {"broker": f"sqlite:///{path}"}})
+            servers[kind] = Server(**{**SHARED, "server": {"broker": f"sqlite:///{path}", "grpc_port": 0}})
         elif kind not in servers:
             servers[kind] = Server(kind, **SHARED)
         return servers[kind]

@@ -172,6 +172,11 @@ def test_client_needs_only_the_language() -> None:
         assert others <= {"errors", "message", "names", "protocol"}, path
 
 
+@pytest.mark.parametrize("room", ["server", "application", "client", "cli"])
+def test_grpc_is_loaded_only_where_it_is_asked_for(room: str) -> None:
+    assert {name.split(".")[0] for name in loaded_by(f"import tellwire.{room}")}.isdisjoint({"grpc", "google"})
+
+
 def test_client_loads_nothing_of_a_server() -> None:
     loaded = loaded_by("import tellwire.client")
     rooms = {name.split(".")[1] for name in loaded if name.startswith("tellwire.")}

@@ -11,11 +11,16 @@ from typing import Any
 import pytest
 
 from tellwire.client import Client, Published, Settings, State, Subscription, TransportName, connect
-from tellwire.client.messages import ORDER
+from tellwire.client.messages import ELSEWHERE, ORDER
 from tests.client.proxy import Proxy
 from tests.serving import Server
 
-LINES: dict[TransportName, str] = {"websocket": "/v1/ws", "sse": "/v1/events", "longpoll": "wait="}
+LINES: dict[TransportName, str] = {
+    "grpc": "PRI * HTTP/2.0",
+    "websocket": "/v1/ws",
+    "sse": "/v1/events",
+    "longpoll": "wait=",
+}
 """What is in the first line of requests of each transport, and not in those of the transports after it."""
 
 QUICK = Settings(
@@ -27,7 +32,11 @@ QUICK = Settings(
     chance=lambda: 0.0,
 )
 
-every = pytest.mark.parametrize("name", ORDER)
+ALL = (*ELSEWHERE, *ORDER)
+
+GRPC_STATUS = "_AioCall._handle_status_once_received"
+
+every = pytest.mark.parametrize("name", ALL)
 
 
 def run(test: Callable[[], Any]) -> None:
@@ -35,13 +44,28 @@ def run(test: Callable[[], Any]) -> None:
 
     async def watched() -> None:
         await test()
-        assert asyncio.all_tasks() == {asyncio.current_task()}
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        # gRPC's own end when its core has taken note of the end, which it does in a thread.
+        assert {getattr(task.get_coro(), "__qualname__", "") for task in left} <= {GRPC_STATUS}, left
+        if left:
+            await asyncio.wait(left)
 
     asyncio.run(watched())
 
 
-def client_over(proxy: Proxy, transports: Sequence[TransportName], settings: Settings = QUICK) -> Client:
-    return connect(proxy.url, transports=transports, settings=settings)
+def port_of(server: Server, name: TransportName) -> int:
+    """Return the port that a transport goes to."""
+    return server.grpc_port if name == "grpc" else server.port
+
+
+def client_over(
+    proxy: Proxy, transports: Sequence[TransportName], settings: Settings = QUICK, grpc: Proxy | None = None
+) -> Client:
+    """Connect through a proxy; to the port of gRPC through `grpc`, where that is not the only one."""
+    if transports == ["grpc"]:
+        return connect(f"grpc://127.0.0.1:{proxy.port}", settings=settings)
+    where = None if grpc is None else f"grpc://127.0.0.1:{grpc.port}"
+    return connect(proxy.url, grpc=where, transports=transports, settings=settings)
 
 
 async def until(client: Client, is_so: Callable[[State], bool]) -> None:
@@ -88,26 +112,27 @@ class Traffic:
         assert self.gaps == []
 
 
-@pytest.mark.parametrize(("before", "after"), list(permutations(ORDER, 2)))
+@pytest.mark.parametrize(("before", "after"), list(permutations(ALL, 2)))
 def test_nothing_is_lost_or_doubled_between_two_transports(
     server: Server, channel: str, before: TransportName, after: TransportName
 ) -> None:
     async def test() -> None:
-        transports = [name for name in ORDER if name in (before, after)]
+        transports = [name for name in ALL if name in (before, after)]
         is_better = transports[0] == after
-        async with Proxy(server.port) as proxy:
+        async with Proxy(server.port) as proxy, Proxy(server.grpc_port) as grpc:
             if is_better:
-                proxy.forbidden = {LINES[after]}
-            async with client_over(proxy, transports) as client:
+                proxy.forbidden = grpc.forbidden = {LINES[after]}
+            async with client_over(proxy, transports, grpc=grpc) as client:
                 traffic = Traffic(server, client, channel)
                 await until(client, lambda state: state.transport == before)
                 for _ in range(5):
                     await traffic.flow(570, 100)
                 if is_better:
-                    proxy.forbidden = set()
+                    proxy.forbidden = grpc.forbidden = set()
                 else:
-                    proxy.forbidden = {LINES[before]}
+                    proxy.forbidden = grpc.forbidden = {LINES[before]}
                     proxy.cut()
+                    grpc.cut()
                 for _ in range(5):
                     await traffic.flow(570, 100)
                 await until(client, lambda state: state.transport == after)
@@ -124,11 +149,11 @@ def test_server_that_is_killed_and_comes_back_loses_nothing(
     start_server: Callable[..., Server], tmp_path: Path, channel: str, name: TransportName
 ) -> None:
     def start() -> Server:
-        return start_server(server={"broker": f"sqlite:///{tmp_path / 'log.db'}"})
+        return start_server(server={"broker": f"sqlite:///{tmp_path / 'log.db'}", "grpc_port": 0})
 
     async def test() -> None:
         server = start()
-        async with Proxy(server.port) as proxy, client_over(proxy, [name]) as client:
+        async with Proxy(port_of(server, name)) as proxy, client_over(proxy, [name]) as client:
             traffic = Traffic(server, client, channel)
             for _ in range(2):
                 await traffic.flow(200, 100)
@@ -138,7 +163,7 @@ def test_server_that_is_killed_and_comes_back_loses_nothing(
                 server.wait()
                 await traffic.flow(0, 100)
                 traffic.server = server = await asyncio.to_thread(start)
-                proxy.upstream = server.port
+                proxy.upstream = port_of(server, name)
                 await traffic.flow(200, 100)
             await traffic.check()
             page = await client.history(traffic.mine, limit=1000)
@@ -152,7 +177,7 @@ def test_server_that_is_killed_and_comes_back_loses_nothing(
 @every
 def test_connections_that_are_cut_again_and_again(server: Server, channel: str, name: TransportName) -> None:
     async def test() -> None:
-        async with Proxy(server.port) as proxy, client_over(proxy, [name]) as client:
+        async with Proxy(port_of(server, name)) as proxy, client_over(proxy, [name]) as client:
             traffic = Traffic(server, client, channel)
             proxy.pieces = 7
             for _ in range(2):
@@ -165,10 +190,10 @@ def test_connections_that_are_cut_again_and_again(server: Server, channel: str, 
     run(test)
 
 
-@pytest.mark.parametrize("name", ["websocket", "sse"])
+@pytest.mark.parametrize("name", ["grpc", "websocket", "sse"])
 def test_line_that_delivers_garbage_once_in_a_while(server: Server, channel: str, name: TransportName) -> None:
     async def test() -> None:
-        async with Proxy(server.port) as proxy, client_over(proxy, [name]) as client:
+        async with Proxy(port_of(server, name)) as proxy, client_over(proxy, [name]) as client:
             traffic = Traffic(server, client, channel)
             for _ in range(2):
                 proxy.corrupt_after = 3000
@@ -183,7 +208,7 @@ def test_line_that_delivers_garbage_once_in_a_while(server: Server, channel: str
 @every
 def test_line_that_is_slow_and_late(server: Server, channel: str, name: TransportName) -> None:
     async def test() -> None:
-        async with Proxy(server.port) as proxy, client_over(proxy, [name]) as client:
+        async with Proxy(port_of(server, name)) as proxy, client_over(proxy, [name]) as client:
             proxy.delay_s = 0.02
             proxy.pieces = 50
             traffic = Traffic(server, client, channel)
@@ -194,13 +219,13 @@ def test_line_that_is_slow_and_late(server: Server, channel: str, name: Transpor
     run(test)
 
 
-@pytest.mark.parametrize("name", ["websocket", "sse"])
+@pytest.mark.parametrize("name", ["grpc", "websocket", "sse"])
 def test_line_that_swallows_everything(start_server: Callable[..., Server], channel: str, name: TransportName) -> None:
-    server = start_server(limits={"heartbeat_s": 0.4})
+    server = start_server(limits={"heartbeat_s": 0.4}, server={"grpc_port": 0})
     settings = Settings(heartbeat_s=0.4, try_timeout_s=2.0, chance=lambda: 0.0)
 
     async def test() -> None:
-        async with Proxy(server.port) as proxy, client_over(proxy, [name], settings) as client:
+        async with Proxy(port_of(server, name)) as proxy, client_over(proxy, [name], settings) as client:
             traffic = Traffic(server, client, channel)
             await until(client, lambda state: state.name == "connected")
             await traffic.flow(50, 50)
@@ -229,13 +254,16 @@ def test_proxy_that_forbids_websockets_and_buffers_streams(server: Server, chann
     run(test)
 
 
-def test_server_that_drains_is_left_and_found_again(start_server: Callable[..., Server], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["grpc", "websocket"])
+def test_server_that_drains_is_left_and_found_again(
+    start_server: Callable[..., Server], tmp_path: Path, name: TransportName
+) -> None:
     def start() -> Server:
-        return start_server(server={"broker": f"sqlite:///{tmp_path / 'log.db'}"})
+        return start_server(server={"broker": f"sqlite:///{tmp_path / 'log.db'}", "grpc_port": 0})
 
     async def test() -> None:
         server = start()
-        async with Proxy(server.port) as proxy, client_over(proxy, ["websocket"]) as client:
+        async with Proxy(port_of(server, name)) as proxy, client_over(proxy, [name]) as client:
             traffic = Traffic(server, client, "a")
             await until(client, lambda state: state.name == "connected")
             await traffic.flow(100, 100)
@@ -243,7 +271,7 @@ def test_server_that_drains_is_left_and_found_again(start_server: Callable[..., 
             await until(client, lambda state: state.name == "disconnected")
             await asyncio.to_thread(server.wait)
             traffic.server = server = await asyncio.to_thread(start)
-            proxy.upstream = server.port
+            proxy.upstream = port_of(server, name)
             await traffic.flow(100, 100)
             await traffic.check()
 

@@ -82,7 +82,7 @@ class Stream:
         except StopIteration:
             return grpc.StatusCode.OK
         except grpc.RpcError as exc:
-            found: grpc.StatusCode = exc.code()  # type: ignore[attr-defined]  # the call is the error
+            found: grpc.StatusCode = exc.code()
             return found
 
     def cancel(self) -> None:
@@ -145,9 +145,10 @@ def call(
 
 def error_of(exc: grpc.RpcError) -> pb.Error:
     """Return the project's own error that a status came with."""
-    trailer = dict(exc.trailing_metadata())  # type: ignore[attr-defined]  # the call is the error
+    metadata: Any = exc.trailing_metadata()
+    trailer = dict(metadata)
     error = pb.Error.FromString(trailer["tellwire-error-bin"])
     status = pb.Status.FromString(trailer["grpc-status-details-bin"])
     assert [pb.Error.FromString(detail.value) for detail in status.details] == [error]
-    assert (status.code, status.message) == (exc.code().value[0], error.message)  # type: ignore[attr-defined]
+    assert (status.code, status.message) == (exc.code().value[0], error.message)
     return error

@@ -92,7 +92,9 @@ def serve(config: Path | None, **flags: Any) -> None:
     try:
         wanted = load_settings(flags, os.environ, config)
         _check_certificate(wanted.server)
-        _check_address(wanted.server)
+        _check_address(wanted.server.host, wanted.server.port, "--port")
+        if wanted.server.grpc_port is not None:
+            _check_address(wanted.server.host, wanted.server.grpc_port, "--grpc-port")
         set_up_logging(wanted)
         if not _run(wanted):
             raise click.exceptions.Exit(1)
@@ -170,11 +172,11 @@ def _without_query(text: str) -> str:
     return urlunsplit((parts.scheme, host, parts.path, "…" if parts.query else "", ""))
 
 
-def _check_address(server: Server) -> None:
+def _check_address(host: str, port: int, flag: str) -> None:
     """Find out whether the address can be listened on, while that can still be said in a sentence."""
-    where = f"port {server.port} of {server.host}"
+    where = f"port {port} of {host}"
     try:
-        found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         for family, kind, protocol, _, address in found:
             with socket.socket(family, kind, protocol) as probe:
                 # As asyncio will bind it: a port in TIME_WAIT is free.
@@ -183,14 +185,14 @@ def _check_address(server: Server) -> None:
                     probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 probe.bind(address)
     except socket.gaierror as exc:
-        raise click.ClickException(f"{server.host!r} is no address that is known here ({exc.strerror})") from None
+        raise click.ClickException(f"{host!r} is no address that is known here ({exc.strerror})") from None
     except OSError as exc:
         if exc.errno == errno.EADDRINUSE:
-            says = f"{where} is taken by another program; stop that one, or choose another with --port"
+            says = f"{where} is taken by another program; stop that one, or choose another with {flag}"
             raise click.ClickException(says) from None
         if exc.errno == errno.EACCES:
             raise click.ClickException(f"{where} is not for you; ports below 1024 are the system's") from None
-        says = f"{server.host} cannot be listened on ({exc.strerror}); is it an address of this machine?"
+        says = f"{host} cannot be listened on ({exc.strerror}); is it an address of this machine?"
         raise click.ClickException(says) from None
 
 

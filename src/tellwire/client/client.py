@@ -15,9 +15,9 @@ from tellwire.client import channels
 from tellwire.client.connection import Connection
 from tellwire.client.failures import Closed, ConnectionLost, Failure
 from tellwire.client.feed import Feed
-from tellwire.client.host import Host, Transport, stop
+from tellwire.client.host import GrpcSide, Host, Transport, stop
 from tellwire.client.http import Http
-from tellwire.client.messages import ON_REQUEST, ORDER, Page, Published, Signal, State, TransportName
+from tellwire.client.messages import ELSEWHERE, ON_REQUEST, ORDER, Page, Published, Signal, State, TransportName
 from tellwire.client.outbox import Outbox
 from tellwire.client.place import split
 from tellwire.client.presence import Presence
@@ -47,17 +47,28 @@ class Client:
         *,
         token: TokenSource,
         session: str | None,
-        transports: Sequence[TransportName],
+        grpc: str | None,
+        transports: Sequence[TransportName] | None,
         on_state: OnState | None,
         settings: Settings,
         http_transport: httpx.AsyncBaseTransport | None,
         open_socket: OpenSocket | None,
         open_channels: OpenSocket | None,
         tls: ssl.SSLContext,
+        grpc_credentials: Any,
     ) -> None:
-        known = (*ON_REQUEST, *ORDER)
+        has_http = not url.startswith(("grpc://", "grpcs://"))
+        grpc = grpc if has_http else url
+        if transports is None:
+            first = ELSEWHERE if grpc is not None else ()
+            transports = (*first, *ORDER) if has_http else first
+        known = (*ON_REQUEST, *ELSEWHERE, *ORDER)
         if not transports or any(name not in known for name in transports):
             raise ValueError(f"transports: {list(transports)!r}; there are {', '.join(known)}, and one has to be named")
+        if not has_http and any(name != "grpc" for name in transports):
+            raise ValueError(f"transports: there is only gRPC at {url!a}; name an http address, and that one as `grpc`")
+        if "grpc" in transports and grpc is None:
+            raise ValueError("transports: grpc has an address of its own; give it as `grpc`, or as the url")
         if "webrtc" in transports and open_channels is None:
             channels.check_installed()
         if session is not None and not (
@@ -75,6 +86,7 @@ class Client:
         tokens = Tokens(token)
         http = Http(url, tokens, client)
         self._settings = settings
+        self._has_http = has_http
         self._transports = tuple(dict.fromkeys(transports))
         self._listeners: list[OnState] = [] if on_state is None else [on_state]
         self._subscriptions: dict[str, Subscription] = {}
@@ -87,6 +99,7 @@ class Client:
             open_socket=open_socket or opener(tls),
             open_channels=open_channels or channels.opener(client),
             outbox=Outbox(settings),
+            grpc=None if grpc is None else _grpc_side(grpc, tokens, tls, grpc_credentials),
             readings=self._readings,
             take_push=lambda *push: self._rooms.take_push(*push),
             take_gap=lambda gap: self._rooms.take_gap(gap),
@@ -228,6 +241,12 @@ class Client:
         Go on with the ``position`` of the first one as `before`.
         """
         self._check()
+        timeout_s = self._settings.request_timeout_s
+        if not self._has_http and self._host.grpc is not None:
+            try:
+                return await self._host.grpc.history(channel, before, limit, timeout_s)
+            except Failure as failure:
+                raise failure.error from failure
         # Without a place to begin before: what `last` brings.
         query = [
             ("channel", channel),
@@ -236,7 +255,7 @@ class Client:
             ("limit", limit),
         ]
         try:
-            page = await self._host.http.json("v1/messages", query=query, timeout_s=self._settings.request_timeout_s)
+            page = await self._host.http.json("v1/messages", query=query, timeout_s=timeout_s)
         except Failure as failure:
             raise failure.error from failure
         place = split(page.cursor)
@@ -365,6 +384,14 @@ class Client:
         for subscription in list(self._subscriptions.values()):
             subscription.end(why)
         self._rooms.end(why)
+
+
+def _grpc_side(url: str, tokens: Tokens, tls: ssl.SSLContext, credentials: Any) -> GrpcSide:
+    try:
+        from tellwire.client.grpc import GrpcServer  # its library is loaded where it is asked for
+    except ModuleNotFoundError as exc:
+        raise ValueError(f"{url!a}: gRPC is not installed ({exc.name} is missing); install tellwire[grpc]") from None
+    return GrpcServer(url, tokens, tls, credentials)
 
 
 def _show(exc: Exception) -> None:

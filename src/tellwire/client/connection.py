@@ -21,8 +21,16 @@ from tellwire.client.webrtc import WebRtcTransport
 from tellwire.client.websocket import WebSocketTransport
 from tellwire.errors import TellwireError
 
+
+def _grpc(host: Host) -> Transport:
+    from tellwire.client.grpc import GrpcTransport  # its library is loaded where it is asked for
+
+    return GrpcTransport(host)
+
+
 TRANSPORTS: Mapping[TransportName, Callable[[Host], Transport]] = {
     "webrtc": WebRtcTransport,
+    "grpc": _grpc,
     "websocket": WebSocketTransport,
     "sse": turns.sse,
     "longpoll": turns.longpoll,

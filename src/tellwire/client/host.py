@@ -6,16 +6,16 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from tellwire.client.failures import Failure, lost
 from tellwire.client.http import Http
-from tellwire.client.messages import TransportName
+from tellwire.client.messages import Page, TransportName
 from tellwire.client.outbox import Answer, Outbox
 from tellwire.client.place import Place
 from tellwire.client.presence import Presence
 from tellwire.client.settings import Settings
-from tellwire.client.sockets import OpenSocket
+from tellwire.client.sockets import OpenSocket, Socket
 from tellwire.client.subscription import Subscription
 from tellwire.client.tokens import Tokens
 from tellwire.client.wire import Incoming, Language
@@ -24,6 +24,16 @@ from tellwire.protocol.commands import Call, Publish, Send
 
 DEAD_AFTER = 2.5
 """Heartbeats that may be missing before a connection is taken for dead (spec, section 11.1)."""
+
+
+class GrpcSide(Protocol):
+    """Where gRPC is served."""
+
+    async def open_stream(self) -> Socket:
+        """Begin a conversation; raises Failure."""
+
+    async def history(self, channel: str, before: str | int | None, limit: int, timeout_s: float) -> Page:
+        """Return the newest messages before a place; raises Failure."""
 
 
 @dataclass(kw_only=True)
@@ -37,6 +47,7 @@ class Host:
     open_socket: OpenSocket
     open_channels: OpenSocket
     outbox: Outbox
+    grpc: GrpcSide | None
     readings: Callable[[], Mapping[str, Subscription]]
     """What is to be read now."""
     take_push: Callable[[Incoming, str, Language], None]

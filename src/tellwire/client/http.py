@@ -38,7 +38,7 @@ class Http:
 
     def __init__(self, url: str, tokens: Tokens, client: httpx.AsyncClient) -> None:
         parts = urlsplit(url)
-        scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
+        scheme = {"ws": "http", "wss": "https", "grpc": "http", "grpcs": "https"}.get(parts.scheme, parts.scheme)
         if scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url!a} is not the address of a server; one looks like http://127.0.0.1:8000")
         self.base = urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + "/", "", ""))

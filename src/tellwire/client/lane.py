@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from weakref import WeakSet
 
-from tellwire.client.failures import Failure, lost
+from tellwire.client.failures import Failure, lost, told
 from tellwire.client.host import stop
 from tellwire.client.http import Query
 from tellwire.client.place import lowest, split
@@ -203,10 +203,15 @@ class Lane:
 
     def push(self, push: Incoming, epoch: str, round_: Mapping[str, Subscription] | None = None) -> None:
         """Take a push."""
+        reading = (self.round if round_ is None else round_).get(push.channel)
+        if push.type == "unsubscribed":
+            if reading is not None:
+                why = f"the server ended the reading of {push.channel}"
+                reading.end(told(str(push.code or "forbidden"), why).error)
+            return
         if push.type != "message":
             self.host.take_push(push, epoch, JSON)
             return
-        reading = (self.round if round_ is None else round_).get(push.channel)
         if reading is not None:
             reading.feed(push, epoch, JSON, is_current=self.host.is_current(self.transport))
 

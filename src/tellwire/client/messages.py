@@ -9,13 +9,16 @@ import msgspec
 from tellwire.errors import TellwireError
 from tellwire.message import Gap
 
-TransportName = Literal["webrtc", "websocket", "sse", "longpoll", "poll"]
+TransportName = Literal["webrtc", "grpc", "websocket", "sse", "longpoll", "poll"]
 
 ORDER: tuple[TransportName, ...] = ("websocket", "sse", "longpoll", "poll")
 """The transports in the order in which they are tried."""
 
 ON_REQUEST: tuple[TransportName, ...] = ("webrtc",)
 """Those that are tried only where they are named."""
+
+ELSEWHERE: tuple[TransportName, ...] = ("grpc",)
+"""Those that have an address of their own, and come first where it is given."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -47,7 +47,7 @@ class WebSocketTransport(Transport):
 
     def __init__(self, host: Host) -> None:
         super().__init__(host)
-        self._language: Final[Language] = PACKED if host.settings.binary else JSON
+        self._language: Language = PACKED if host.settings.binary else JSON
         self._read: dict[str, _Reading] = {}
         # Channels that the server reads for this connection by itself.
         self._own: set[str] = set()
@@ -205,17 +205,23 @@ class WebSocketTransport(Transport):
         while True:
             await self._has_outgoing.wait()
             while self._outgoing:
-                await socket.send(self._outgoing.popleft())
+                await socket.send(self._next_frame())
             self._has_outgoing.clear()
+
+    def _next_frame(self) -> bytes | str:
+        return self._outgoing.popleft()
 
     async def _receive_all(self, socket: Socket) -> None:
         try:
             while True:
                 frame = await socket.receive()
                 self._heard_at = asyncio.get_running_loop().time()
-                self._take(self._language.decode(frame))
+                self._take_frame(frame)
         except Failure as failure:
             self.end(self._why(failure))
+
+    def _take_frame(self, frame: bytes | str) -> None:
+        self._take(self._language.decode(frame))
 
     def _why(self, failure: Failure) -> Failure:
         """Return why the connection is over: what the server said last before it closed."""

@@ -12,6 +12,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from tellwire.errors import Unavailable
 from tellwire.node import Node
 from tellwire.transports.grpc.calls import SPARE_STREAMS
 from tellwire.transports.grpc.service import SERVICE, Service
@@ -78,7 +79,7 @@ class GrpcServer:
         await self.aclose()
 
     async def start(self) -> None:
-        """Listen; raises OSError where that cannot be."""
+        """Listen; raises Unavailable where that cannot be, OSError where a key cannot be read."""
         server = grpc.aio.server(options=self._options())
         server.add_generic_rpc_handlers((Service(self._node, has_tls=self._keys is not None),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -91,7 +92,7 @@ class GrpcServer:
             else:
                 self.port = server.add_secure_port(address, self._keys.credentials())
         except RuntimeError as exc:
-            raise OSError(f"gRPC cannot listen on {address}: is the port taken by another program?") from exc
+            raise Unavailable(f"gRPC cannot listen on {address}: is the port taken by another program?") from exc
         await server.start()
         self._server = server
         for name in ("", SERVICE):
