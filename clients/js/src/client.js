@@ -1,5 +1,5 @@
 import { systemClock } from "./clock.js";
-import { Connection } from "./connection.js";
+import { Connection, TRANSPORTS } from "./connection.js";
 import { Place } from "./cursor.js";
 import { Emitter } from "./emitter.js";
 import { TellwireError, asError } from "./errors.js";
@@ -19,9 +19,11 @@ import { PAGE_MAX } from "./transports/lane.js";
  *
  * @typedef {object} Options
  * @property {import("./tokens.js").TokenSource} [token]
- * @property {TransportName[]} [transports] In the order to try them; default websocket, sse, longpoll, poll.
+ * @property {TransportName[]} [transports] In the order to try them; default websocket, sse, longpoll, poll. There is
+ *   webrtc too, for those who ask for it.
  * @property {string} [session] A secret that keeps the client id; default one that the browser's tab keeps.
  * @property {any} [WebSocket] Where there is no global one, as in Node 20.
+ * @property {any} [RTCPeerConnection] Where there is no global one, as in Node.
  * @property {import("./http.js").Fetch} [fetch] In the place of the global one.
  * @property {RequestCredentials} [credentials] Of requests; default `same-origin`.
  * @property {number} [tryTimeoutMs] A transport has to be live within this, else the next is tried; default 5,000.
@@ -35,7 +37,8 @@ import { PAGE_MAX } from "./transports/lane.js";
  * @property {number} [idempotencyWindowMs] How long the server remembers ids; default 300,000.
  * @property {import("./clock.js").Clock} [clock]
  *
- * @typedef {Required<Omit<Options, "token" | "transports" | "session" | "WebSocket">> & {WebSocket: any}} Settings
+ * @typedef {Required<Omit<Options, "token" | "transports" | "session" | "WebSocket" | "RTCPeerConnection">>
+ *   & {WebSocket: any, RTCPeerConnection: any}} Settings
  *
  * @typedef {object} PublishOptions
  * @property {string} [id] Default a random one.
@@ -50,10 +53,12 @@ import { PAGE_MAX } from "./transports/lane.js";
  * @property {Signal} signal A message to this client alone.
  */
 
-/** @type {TransportName[]} */
-const NAMES = ["websocket", "sse", "longpoll", "poll"];
+const NAMES = /** @type {TransportName[]} */ (Object.keys(TRANSPORTS));
 
-/** @type {Omit<Settings, "fetch" | "WebSocket">} */
+/** What has to be there. @type {Record<string, "WebSocket" | "RTCPeerConnection" | undefined>} */
+const NEEDS = { webrtc: "RTCPeerConnection", websocket: "WebSocket" };
+
+/** @type {Omit<Settings, "fetch" | "WebSocket" | "RTCPeerConnection">} */
 const DEFAULTS = {
   credentials: "same-origin",
   tryTimeoutMs: 5000,
@@ -87,16 +92,18 @@ export class Tellwire extends Emitter {
    */
   constructor(url, { token, transports, session, ...given } = {}) {
     super();
-    const options = { ...DEFAULTS, fetch: /** @type {import("./http.js").Fetch} */ (globalThis.fetch), WebSocket: globalThis.WebSocket, ...given };
+    const { fetch, WebSocket, RTCPeerConnection } = /** @type {any} */ (globalThis);
+    const options = /** @type {Settings} */ ({ ...DEFAULTS, fetch, WebSocket, RTCPeerConnection, ...given });
     const { clock } = options;
     const tokens = new Tokens(token);
     const http = new Http(url, tokens, clock, options.fetch, options.credentials);
-    const order = (transports ?? NAMES).filter((name) => name !== "websocket" || options.WebSocket);
-    if (order.length === 0) {
-      throw new TellwireError("bad_request", "there is no WebSocket here: give one as an option, or allow another transport");
+    const wanted = transports ?? NAMES.slice(1);
+    for (const name of wanted) {
+      if (!TRANSPORTS[name]) throw new TellwireError("bad_request", `${name} is not a transport: ${NAMES.join(", ")} are`);
     }
-    for (const name of order) {
-      if (!NAMES.includes(name)) throw new TellwireError("bad_request", `${name} is not a transport: ${NAMES.join(", ")} are`);
+    const order = wanted.filter((name) => options[NEEDS[name] ?? "clock"]);
+    if (order.length === 0) {
+      throw new TellwireError("bad_request", `there is no ${wanted} here: give it as an option`);
     }
     this.#host = {
       options,

@@ -38,15 +38,19 @@ import { WebSocketTransport } from "./transports/websocket.js";
  * @property {(transport: Transport) => boolean} isCurrent
  * @property {(transport: Transport, error: TellwireError) => void} lost It was open, and is over.
  *
- * @typedef {"websocket" | "sse" | "longpoll" | "poll"} TransportName
+ * @typedef {"webrtc" | "websocket" | "sse" | "longpoll" | "poll"} TransportName
  *
  * @typedef {{state: "connecting"} | {state: "connected", transport: string}
  *   | {state: "disconnected", error: TellwireError | undefined, retryInMs: number | undefined}
  *   | {state: "failed", error: TellwireError} | {state: "closed"}} State
  */
 
-/** @type {Record<string, (host: Host) => Transport>} */
-const TRANSPORTS = {
+/** The best first; the first of all only for those who ask for it. @type {Record<string, (host: Host) => Transport>} */
+export const TRANSPORTS = {
+  webrtc: (host) => new WebSocketTransport(host, "webrtc", async () => {
+    const { DataChannels } = await import("./transports/webrtc.js");
+    return { connect: () => new DataChannels(host) };
+  }), // prettier-ignore
   websocket: (host) => new WebSocketTransport(host),
   sse: (host) => new HttpTransport(host, "sse", SseLane),
   longpoll: (host) => new HttpTransport(host, "longpoll", LongPollLane),

@@ -55,7 +55,7 @@ export class Http {
       try {
         const token = await this.tokens.get();
         if (token) headers["Authorization"] = `Bearer ${token}`;
-        if (body !== undefined) headers["Content-Type"] = "application/json";
+        if (body !== undefined) headers["Content-Type"] ??= "application/json";
         const response = await this.fetch.call(globalThis, url, {
           ...(body === undefined ? {} : { method: "POST", body }),
           headers,

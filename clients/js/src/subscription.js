@@ -10,6 +10,7 @@ import { TellwireError } from "./errors.js";
  * @property {string | number} [since] `now` (the default), `earliest`, a cursor, or a seq.
  * @property {number} [last] Begin before the newest so many, in place of `since`.
  * @property {"catch_up" | "latest" | "disconnect"} [policy] What becomes of a reader that lags.
+ * @property {boolean} [unreliable] Messages may be lost and the newest is what counts; over data channels none is sent twice.
  * @property {"oldest" | "newest" | ((gap: Gap) => void)} [onGap] Where to go on after a gap, or who is to be told of it.
  * @property {(message: Message) => void} [onMessage]
  * @property {(error: TellwireError) => void} [onError] The channel cannot be read (any more).

@@ -212,7 +212,9 @@ export class Lane {
 
   /** @param {any} push @param {string} epoch */
   push(push, epoch, round = this.round) {
-    if (push.type !== "message") this.host.push(push, epoch, this.transport);
+    if (push.type === "unsubscribed") {
+      round.get(push.channel)?.end(new TellwireError(push.code ?? "forbidden", `the server ended the reading of ${push.channel}`));
+    } else if (push.type !== "message") this.host.push(push, epoch, this.transport);
     else round.get(push.channel)?.take(push, epoch, this.host.isCurrent(this.transport));
   }
 

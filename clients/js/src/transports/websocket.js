@@ -6,9 +6,37 @@ import { split } from "../cursor.js";
 /** What a subprotocol may be made of (RFC 6455, section 4.1: a token of RFC 9110). */
 const PROTOCOL = /^[\w!#$%&'*+.^`|~-]+$/;
 
-/** One connection both ways: commands up, replies and pushes down (spec/protocol.md, sections 6, 7 and 10). */
+/**
+ * What messages go over both ways: a WebSocket, or what behaves like one.
+ * @typedef {object} Socket
+ * @property {number} readyState
+ * @property {((event: any) => void) | null} onopen
+ * @property {((event: any) => void) | null} onmessage
+ * @property {((event: any) => void) | null} onclose
+ * @property {((event: any) => void) | null} onerror
+ * @property {(text: string) => void} send
+ * @property {() => void} close
+ * @property {TellwireError | undefined} [refusal] Why the server would not have it.
+ * @property {(fields: string) => import("../wire.js").Published | undefined} [spare] Sends what may be lost.
+ *
+ * Prepares to connect; the token is one that cannot be told on the way, and has to be with the first command.
+ * @typedef {(host: import("../connection.js").Host) => Promise<{connect: () => Socket, token?: string | undefined}>} Dial
+ */
+
+/** @type {Dial} */
+async function dialWebSocket({ options, tokens, http }) {
+  const token = await tokens.get();
+  const url = new URL("v1/ws", http.base);
+  url.protocol = url.protocol.replace("http", "ws");
+  const protocols = ["tellwire.v1.json"];
+  // In the handshake whoever decides about it sees the token; but not every text can stand there.
+  const isEarly = token !== undefined && PROTOCOL.test(token);
+  if (isEarly) protocols.push(`tellwire.token.${token}`);
+  return { connect: () => new options.WebSocket(url, protocols), token: isEarly ? undefined : token };
+}
+
+/** One connection both ways: commands up, replies and pushes down (spec/protocol.md, sections 6, 7, 10 and 17). */
 export class WebSocketTransport {
-  name = "websocket";
   batches = 16;
   /** What is read, and whether the server said so yet. @type {Map<string, {reading: Subscription, live: boolean}>} */
   #read = new Map();
@@ -18,7 +46,7 @@ export class WebSocketTransport {
   #pending = new Map();
   #ref = 0;
   #epoch = "";
-  /** @type {WebSocket | undefined} */
+  /** @type {Socket | undefined} */
   #socket;
   #isConnected = false;
   #isOpen = false;
@@ -36,30 +64,25 @@ export class WebSocketTransport {
   /** @type {(error: TellwireError) => void} */
   #over = () => {};
 
-  /** @param {import("../connection.js").Host} host */
-  constructor(host) {
+  /** @param {import("../connection.js").Host} host @param {string} name @param {Dial} dial */
+  constructor(host, name = "websocket", dial = dialWebSocket) {
     this.host = host;
+    this.name = name;
+    this.dial = dial;
     this.#heartbeatMs = host.options.heartbeatMs;
   }
 
   /** Resolves when everything is being read. */
   async open() {
     const { host } = this;
-    const token = await host.tokens.get();
+    const { connect, token } = await this.dial(host);
     if (this.#isOver) throw new TellwireError("closed", "closed");
-    const url = new URL("v1/ws", host.http.base);
-    url.protocol = url.protocol.replace("http", "ws");
-    const protocols = ["tellwire.v1.json"];
-    // In the handshake whoever decides about it sees the token; but not every text can stand there.
-    const isEarly = token !== undefined && PROTOCOL.test(token);
-    if (isEarly) protocols.push(`tellwire.token.${token}`);
     await new Promise((resolve, reject) => {
       this.#over = reject;
-      const socket = new /** @type {typeof WebSocket} */ (host.options.WebSocket)(url, protocols);
-      this.#socket = socket;
+      const socket = (this.#socket = connect());
       socket.onopen = () => {
         const { session } = host;
-        this.#command({ type: "connect", session, token: isEarly ? undefined : token }).then((reply) => {
+        this.#command({ type: "connect", session, token }).then((reply) => {
           this.#connected(reply);
           return this.#sync();
         }).then(resolve, reject);
@@ -73,7 +96,7 @@ export class WebSocketTransport {
         }
         this.#receive(push);
       };
-      socket.onclose = (event) => this.#end(this.#said ?? closed(event.code, event.reason));
+      socket.onclose = (event) => this.#end(this.#said ?? socket.refusal ?? closed(event.code, event.reason));
       // A close follows; but in Node, messages after one that was damaged may come before it.
       socket.onerror = () => this.#end(this.#said ?? closed(1006));
     });
@@ -122,11 +145,11 @@ export class WebSocketTransport {
 
   /** @param {Subscription} reading */
   async #subscribe(reading) {
-    const { channel } = reading;
+    const { channel, options: { unreliable } } = reading; // prettier-ignore
     const entry = { reading, live: false };
     this.#read.set(channel, entry);
     try {
-      await this.#command({ type: "subscribe", channel, ...reading.wish }, (reply) => {
+      await this.#command({ type: "subscribe", channel, unreliable, ...reading.wish }, (reply) => {
         if (this.#read.get(channel) !== entry) return;
         entry.live = true;
         this.#gap(reply.gap);
@@ -155,7 +178,7 @@ export class WebSocketTransport {
     return Promise.all(
       texts.map(async (text) => {
         try {
-          const { position, duplicate } = await this.#send(text, "publish");
+          const { position, duplicate } = this.#socket?.spare?.(text) ?? (await this.#send(text, "publish"));
           return { position, duplicate };
         } catch (error) {
           return asError(error);
@@ -286,7 +309,7 @@ export class WebSocketTransport {
     clock.clearTimeout(this.#watchdog);
     this.#watchdog = clock.setTimeout(() => {
       if (this.#heard !== heard) this.#listen(Math.max(0, this.#heardAt + this.#patienceMs() - clock.now()));
-      else this.#end(new TellwireError("disconnected", "the server is silent for too long", { closeCode: 4000 }));
+      else this.#end(new TellwireError("disconnected", "the server is silent", { closeCode: 4000 }));
     }, ms);
   }
 
