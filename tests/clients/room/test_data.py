@@ -76,7 +76,7 @@ def test_two_pages_find_each_other_across_nodes(
             person.join()
         for person in people:
             person.wait_path("direct")
-        talk(*people)
+        talk(people[0], people[1])
         for person in people:
             person.run("() => client.close()")
 
@@ -137,7 +137,7 @@ def test_both_begin_although_one_was_named(someone: Callable[..., Person], room:
             person.join()
         for person in people:
             person.wait_path("direct")
-        talk(*people, 5)
+        talk(people[0], people[1], 5)
         for person in people:
             person.page.close()
 

@@ -25,6 +25,7 @@ import { Stream } from "./stream.js";
  * @property {() => Promise<RTCIceServer[]>} freshIceServers
  * @property {() => Local[]} local
  * @property {(peer: Peer, data: string | Uint8Array<ArrayBuffer>) => void} files
+ * @property {(client: string) => boolean} mayBuild Whether a member has not had too many connections made just now.
  */
 
 const FILES = 0;
@@ -201,11 +202,20 @@ export class Peer extends Emitter {
     const { RTCPeerConnection } = globalThis;
     if (!host.options.direct || !RTCPeerConnection) return this.#fall();
     const { iceTransportPolicy } = host.options;
-    const pc = new RTCPeerConnection({
-      iceServers: host.iceServers(),
-      bundlePolicy: "max-bundle",
-      ...(iceTransportPolicy ? { iceTransportPolicy } : {}),
-    });
+    /** @type {RTCPeerConnection} */
+    let pc;
+    try {
+      pc = new RTCPeerConnection({
+        iceServers: host.iceServers(),
+        bundlePolicy: "max-bundle",
+        ...(iceTransportPolicy ? { iceTransportPolicy } : {}),
+      });
+    } catch (error) {
+      // Too many of them in this browser, or an address that is none.
+      const says = error instanceof Error ? error.message : String(error);
+      this.emit("error", new TellwireError("unavailable", `no connection can be made: ${says}`, { cause: error }));
+      return this.#fall();
+    }
     this.pc = pc;
     this.#negotiation = new Negotiation(pc, {
       isPolite: this.isPolite,
@@ -241,7 +251,7 @@ export class Peer extends Emitter {
     channel.onclose = () => {
       if (this.pc !== pc || this.#isClosed) return;
       this.#lose();
-      this.#recovery.broken();
+      this.#recovery.lost();
     };
     channel.onbufferedamountlow = () => this.#pump();
     channel.onmessage = ({ data }) => {
@@ -262,8 +272,11 @@ export class Peer extends Emitter {
   #hear(signal) {
     const generation = signal?.g;
     if (!Number.isSafeInteger(generation) || generation < this.#generation || generation > this.#generation + 1000) return;
-    // The other began anew, and calls.
-    if (generation > this.#generation) this.#build(generation, false);
+    if (generation > this.#generation) {
+      // The other began anew, and calls.
+      if (!this.host.mayBuild(this.client)) return;
+      this.#build(generation, false);
+    }
     const { description, candidate, streams } = signal;
     if (!this.#negotiation || this.#waiting >= INCOMING_MAX) return;
     if (description && (typeof description.sdp !== "string" || typeof description.type !== "string")) return;

@@ -20,6 +20,7 @@ export class Recovery {
   /** @type {unknown} */
   #doubt;
   #isClosed = false;
+  #isLost = false;
 
   /**
    * @param {import("../clock.js").Clock} clock
@@ -45,6 +46,13 @@ export class Recovery {
     }, DOUBT_MS);
   }
 
+  /** It is closed: no restart brings it back. */
+  lost() {
+    this.#stop("next");
+    this.#isLost = true;
+    this.broken();
+  }
+
   /** It is known not to work. */
   broken() {
     if (this.#isClosed || this.#next !== undefined) return;
@@ -61,7 +69,9 @@ export class Recovery {
         };
         // Until it works: a restart that leads nowhere is not told of.
         this.#next = this.clock.setTimeout(again, Math.min(DOUBT_MS * this.#failures, LONGEST_MS));
-        if (this.#failures % (RESTARTS + 1) === 0) what.rebuild();
+        const isBeyondRepair = this.#isLost || this.#failures % (RESTARTS + 1) === 0;
+        this.#isLost = false;
+        if (isBeyondRepair) what.rebuild();
         else what.restart();
       },
       backoff + (what.isFirst ? 0 : AFTER_YOU_MS) + 500 * this.clock.random(),
@@ -71,6 +81,7 @@ export class Recovery {
   /** It works. */
   recovered() {
     this.#failures = 0;
+    this.#isLost = false;
     this.#stop("doubt", "next", "deadline");
   }
 

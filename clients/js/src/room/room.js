@@ -42,6 +42,10 @@ const EARLY_MS = 10_000;
 /** A peer that is connected, and not in the list: perhaps the server was started again. */
 const ABSENT_MS = 10_000;
 const INSTANCE_MAX = 64;
+/** Connections that are made to one member within so long. */
+const BUILDS_MAX = 20;
+const BUILDS_MS = 60_000;
+const BUILT_MAX = 256;
 
 /** @type {WeakMap<object, Set<string>>} */
 const taken = new WeakMap();
@@ -75,6 +79,8 @@ export class Room extends Emitter {
   /** @type {{servers: RTCIceServer[], until: number}} */
   #ice = { servers: [], until: 0 };
   #isFull = false;
+  /** When connections to members were made. @type {Map<string, number[]>} */
+  #built = new Map();
 
   /**
    * @param {import("../client.js").Tellwire} client
@@ -272,6 +278,7 @@ export class Room extends Emitter {
       if (isNew) this.emit("update", peer);
       return;
     }
+    if (!this.#mayBuild(client)) return;
     // The one who came later calls: for it the other is there already.
     const made = new Peer(this.#host, { client, instance, isCaller: wasFirst });
     Object.assign(made, { user, info, state: state.state });
@@ -299,7 +306,19 @@ export class Room extends Emitter {
       freshIceServers: () => this.#freshen(),
       local: () => [...this.local].flatMap(([kind, stream]) => stream.getTracks().map((track) => ({ track, stream, kind }))),
       files: (peer, data) => this.#files.take(peer, data),
+      mayBuild: (client) => this.#mayBuild(client),
     };
+  }
+
+  /** A member that would have page after page, or connection after connection, has to wait. @param {string} client */
+  #mayBuild(client) {
+    const now = this.#clock.now();
+    const times = (this.#built.get(client) ?? []).filter((at) => now - at < BUILDS_MS);
+    const may = times.length < BUILDS_MAX;
+    this.#built.delete(client);
+    this.#built.set(client, may ? [...times, now] : times);
+    for (const oldest of this.#built.keys()) if (this.#built.size > BUILT_MAX) this.#built.delete(oldest);
+    return may;
   }
 
   /** It is not in the list any more. @param {Peer} peer */
