@@ -108,12 +108,15 @@ def compare(
     """
     from tellwire.compare.comparison import Comparison
     from tellwire.compare.page import write_page
+    from tellwire.compare.server_process import Gauge
     from tellwire.compare.table import print_result
 
     if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
         raise click.UsageError("the token holds characters that none has; it is three parts joined by dots")
     if token is not None and url is None:
         raise click.UsageError("--token goes with the URL of a server; the one that is started here is open")
+    if pid is not None and Gauge(pid).unknown is not None:
+        raise click.UsageError(f"--pid: there is no process {pid} on this machine whose CPU and memory can be read")
     if html is not None and not (html.absolute().parent.is_dir() and os.access(html.absolute().parent, os.W_OK)):
         raise click.UsageError(f"--html: {html.absolute().parent} is no directory that can be written to")
     console = Console(stderr=True)
