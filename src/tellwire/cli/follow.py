@@ -91,6 +91,12 @@ def follow(
                         )
                         if push["reason"] == "epoch":
                             epoch, cursor = push["to"].partition(".")[0], push["to"]
+                    elif kind == "unsubscribed":
+                        channels = tuple(name for name in channels if name != push["channel"])
+                        says = f"the server ended the reading of {push['channel']} ({push.get('code', 'forbidden')})"
+                        yield Notice(says, fatal=not channels)
+                        if not channels:
+                            return
                     elif kind == "closing":
                         if not comes_back(push["code"]):
                             raise _Refused(push["reason"])

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tellwire.errors import CloseCode
 from tellwire.node.callers import Caller
 from tellwire.node.control import DisconnectWanted
 from tellwire.node.figures import (
@@ -19,17 +18,11 @@ from tellwire.node.figures import (
 )
 from tellwire.node.roster import Roster
 from tellwire.protocol.encodings import OBJECTS
-from tellwire.protocol.internal import is_internal
 from tellwire.protocol.pushes import Unsubscribed
 from tellwire.subscriber import Subscriber
 
 if TYPE_CHECKING:
     from tellwire.node.steward import Node
-
-ONE_WAY = frozenset({"sse", "stream"})
-"""Transports on which nothing can be subscribed later: one of them without a channel is of no use."""
-
-ENDED = "an operator ended the reading of "
 
 Answer = tuple[Any, Iterable[Any]]
 
@@ -92,10 +85,8 @@ async def end_reading(node: Node, subscriber: Subscriber, channel: str) -> bool:
     ended = node.hub.unsubscribe(subscriber, channel)
     await node.members.expel(subscriber, channel)
     if ended and not subscriber.closed:
-        if subscriber.transport in ONE_WAY and all(map(is_internal, subscriber.channels)):
-            subscriber.door.close(CloseCode.FORBIDDEN, ENDED + channel)
-        else:
-            subscriber.door.write(subscriber.encoding.push(Unsubscribed(channel, None, "forbidden")))
+        # A stream stays open even with nothing to read: an EventSource would come back with the same address at once.
+        subscriber.door.write(subscriber.encoding.push(Unsubscribed(channel, None, "forbidden")))
     return ended
 
 
