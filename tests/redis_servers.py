@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -38,10 +38,21 @@ class RedisServer:
         directory: Where its files are.
         options: Further settings, as on its command line.
         config: A file of settings that it may write to, as Sentinels do.
+        host: Where it is reached.
+        through: What starts it, such as ``ip netns exec NAME``.
     """
 
-    def __init__(self, directory: Path, *options: str, config: Path | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *options: str,
+        config: Path | None = None,
+        host: str = "127.0.0.1",
+        through: Sequence[str] = (),
+    ) -> None:
         assert SERVER is not None
+        self.host = host
+        self._through = through
         self.directory = directory
         self.port = free_port()
         self._options = options
@@ -52,13 +63,14 @@ class RedisServer:
     @property
     def url(self) -> str:
         """What a broker on it is called."""
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self.host}:{self.port}/0"
 
     def start(self) -> None:
         """Start it and wait until it answers."""
         assert SERVER is not None
         command = [
-            SERVER, *self._config, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory),
+            *self._through, SERVER, *self._config, "--port", str(self.port), "--bind", self.host,
+            "--dir", str(self.directory),
             "--daemonize", "no", *self._options,
         ]  # fmt: skip
         with (self.directory / "log").open("ab") as log:
@@ -71,7 +83,7 @@ class RedisServer:
 
     def _ask(self, line: bytes) -> bytes:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=2) as connection:
+            with socket.create_connection((self.host, self.port), timeout=2) as connection:
                 connection.sendall(line + b"\r\n")
                 return connection.recv(65_536)
         except OSError:
@@ -207,14 +219,20 @@ class Cable:
 
 
 @contextmanager
-def redis_server(directory: Path, *options: str) -> Iterator[RedisServer]:
+def running(server: RedisServer) -> Iterator[RedisServer]:
     """Start a server, and end it."""
-    server = RedisServer(directory, "--save", "", *options)
     server.start()
     try:
         yield server
     finally:
         server.kill()
+
+
+@contextmanager
+def redis_server(directory: Path, *options: str) -> Iterator[RedisServer]:
+    """Start a server, and end it."""
+    with running(RedisServer(directory, "--save", "", *options)) as server:
+        yield server
 
 
 @contextmanager

@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.chaos.nodes import Nodes
-from tests.redis_servers import Cable, RedisServer
+from tests.nats_servers import NatsServer, needs_nats
+from tests.redis_servers import Cable, RedisServer, needs_redis
 
 TIMEOUT_S = 1.0
 """For which a publish waits for the broker."""
@@ -63,7 +66,32 @@ class RedisPlace(Place):
         self.server.go_on()
 
 
-PLACES: dict[str, Callable[[Path], Place]] = {"redis": RedisPlace}
+class NatsPlace(Place):
+    """A NATS with JetStream, which has all with its operating system before it answers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.server = NatsServer(folder)
+        self.port = self.server.port
+
+    def url(self, port: int) -> str:
+        return f"nats://127.0.0.1:{port}?timeout={TIMEOUT_S}"
+
+    def start(self) -> None:
+        self.server.start()
+
+    def kill(self) -> None:
+        self.server.kill()
+
+    def pause(self) -> None:
+        self.server.pause()
+
+    def go_on(self) -> None:
+        self.server.go_on()
+
+
+PLACES: dict[str, Callable[[Path], Place]] = {"redis": RedisPlace, "nats": NatsPlace}
+BROKERS = [pytest.param("redis", marks=needs_redis), pytest.param("nats", marks=needs_nats)]
+"""The kinds, as parameters of tests."""
 
 
 class Site:

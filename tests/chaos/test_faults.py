@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from tests.chaos.crowd import Crowd, check_gaps_say_what_is_missing, check_nothing_is_missing
+from tests.chaos.network import Network
 from tests.chaos.nodes import BEGIN, Nodes
-from tests.chaos.places import PLACES, TIMEOUT_S, Site, site
+from tests.chaos.places import BROKERS, TIMEOUT_S, Site, site
 from tests.chaos.seats import RawSeat
-from tests.redis_servers import needs_redis, watched_redis
+from tests.nats_servers import NatsServer, nats_cluster, needs_nats
+from tests.redis_servers import RedisServer, needs_redis, running, watched_redis
 from tests.wires import Http
-
-pytestmark = needs_redis
 
 FLOW = 15
 """Publishes of each publisher before, between and after faults."""
 
 
-@pytest.fixture(scope="module", params=PLACES)
+@pytest.fixture(scope="module", params=BROKERS)
 def here(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Return a broker with three nodes on it; a test leaves all of them running."""
     with site(request.param, tmp_path_factory.mktemp("site")) as there:
@@ -79,12 +81,29 @@ def test_node_is_killed(here: Site, crowd: Crowd) -> None:
 
 
 def test_node_is_cut_off_from_the_broker(here: Site, crowd: Crowd) -> None:
-    """Nothing goes through between one node and the broker, and neither is told so; the others go on."""
+    check_cut_off(here.nodes, crowd, here.cables[2].stall, here.cables[2].go_on)
+
+
+@needs_redis
+def test_node_is_cut_off_by_the_network(channel: str, tmp_path: Path) -> None:
+    with Network() as network:
+        near, far = network.wires
+        options = ("--save", "", "--appendonly", "yes", "--appendfsync", "always", "--protected-mode", "no")
+        redis = RedisServer(tmp_path, *options, "--bind", near.host, far.host, host=near.host, through=network.inside)
+        with running(redis):
+            urls = [f"redis://{wire.host}:{redis.port}/0?timeout={TIMEOUT_S}" for wire in (near, near, far)]
+            with closing(Nodes(urls)) as nodes, Crowd(nodes.addresses, channel) as crowd:
+                crowd.flow(FLOW)
+                check_cut_off(nodes, crowd, far.unplug, far.plug_in)
+
+
+def check_cut_off(nodes: Nodes, crowd: Crowd, cut: Callable[[], None], mend: Callable[[], None]) -> None:
+    """Let nothing through between the third node and the broker, and neither be told so; the others go on."""
     others = crowd.mouths[:2]
-    here.cables[2].stall()
+    cut()
     try:
         crowd.flow(FLOW, others)
-        with Http(here.nodes.addresses[2]) as http:
+        with Http(nodes.addresses[2]) as http:
             answer = http.post("/v1/messages", {"channel": crowd.channels[0], "data": BEGIN, "id": "cut off"})
             assert answer.code == "unavailable"
         crowd.flow(FLOW, others)
@@ -93,11 +112,12 @@ def test_node_is_cut_off_from_the_broker(here: Site, crowd: Crowd) -> None:
         head = max(seat.newest for seat in crowd.seats)
         crowd.wait_until(lambda: all(seat.newest >= head - 2 for seat in elsewhere), "readers at other nodes are live")
     finally:
-        here.cables[2].go_on()
+        mend()
     crowd.flow(FLOW)
     check_nothing_is_missing(crowd, crowd.finish())
 
 
+@needs_redis
 def test_redis_fails_over_and_loses_what_it_acknowledged(
     channel: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -117,3 +137,27 @@ def test_redis_fails_over_and_loses_what_it_acknowledged(
                 check_gaps_say_what_is_missing(crowd, log)
         finally:
             nodes.close()
+
+
+@needs_nats
+def test_leader_of_a_jetstream_cluster_is_killed(channel: str, tmp_path: Path) -> None:
+    with nats_cluster(tmp_path) as servers:
+        hosts = ",".join(f"127.0.0.1:{server.port}" for server in servers)
+        nodes = Nodes([f"nats://{hosts}?replicas=3&timeout={TIMEOUT_S}"] * 3)
+        try:
+            with Crowd(nodes.addresses, channel) as crowd:
+                crowd.flow(FLOW)
+                servers[leader(servers)].kill()
+                crowd.flow(FLOW)
+                check_nothing_is_missing(crowd, crowd.finish())
+        finally:
+            nodes.close()
+
+
+def leader(servers: list[NatsServer]) -> int:
+    """Tell which server leads the stream of the log."""
+    (account,) = servers[0].monitor("/jsz?streams=true&accounts=true")["account_details"]
+    (name,) = {
+        stream["cluster"]["leader"] for stream in account["stream_detail"] if not stream["name"].startswith("KV_")
+    }
+    return int(name.removeprefix("n"))

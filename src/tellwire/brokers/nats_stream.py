@@ -135,6 +135,7 @@ class NatsStream(NatsOperations):
                         await asyncio.wait([self._looking])
                     if self._looking is None or self._looking.done():
                         self._looking = asyncio.get_running_loop().create_task(self._look())
+                        self._looking.add_done_callback(_looked_at)
                     looking = self._looking
                     await asyncio.wait([looking])
                     if not looking.cancelled() and looking.exception() is None:
@@ -366,6 +367,12 @@ class NatsStream(NatsOperations):
         client = self.ready
         if client is not None:
             await client.publish(f"$JS.API.{what}.{self.name}", msgspec.json.encode(request), f"{self._inbox}.a.0")
+
+
+def _looked_at(look: asyncio.Future[int]) -> None:
+    """Take note of what a look has failed with: by then nobody may wait for it any more."""
+    if not look.cancelled():
+        look.exception()
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
