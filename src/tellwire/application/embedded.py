@@ -40,6 +40,7 @@ class Tellwire(Running):
         hook_timeout_s: Seconds that an ``async def`` handler may take.
         namespaces: Settings of channels, by what stands before the colon in their names.
         limits: Bounds on what clients can do.
+        rtc: Whether WebRTC data channels are taken; needs the extra ``tellwire[webrtc]``.
         page: Whether the page that shows all this at work is served at the prefix itself.
 
     Raises InvalidSetting where the settings cannot be met, `start` also ValueError and Unavailable.
@@ -58,6 +59,7 @@ class Tellwire(Running):
         hook_timeout_s: float | None = None,
         namespaces: Iterable[Namespace] = (),
         limits: Limits | None = None,
+        rtc: bool = False,
         page: bool = False,
     ) -> None:
         given = {
@@ -67,6 +69,7 @@ class Tellwire(Running):
             "origins": tuple(origins),
             "trusted_proxies": tuple(trusted_proxies),
             "open": open or None,
+            "rtc": rtc or None,
             "hook_timeout_s": hook_timeout_s,
         }
         named = [*(name for name, value in given.items() if value), *(("limits",) if limits else ())]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 
 from tellwire.application.handlers import Handlers
@@ -14,6 +14,8 @@ from tellwire.config import Settings
 from tellwire.errors import Draining
 from tellwire.node import Node
 from tellwire.server import make_app, make_node
+from tellwire.transports.rtc import make_host
+from tellwire.transports.rtc.endpoint import RtcHost
 
 _log = logging.getLogger("tellwire")
 
@@ -41,6 +43,7 @@ class Running(Handlers):
         """The ASGI application, to be mounted."""
         self._page = page
         self._node: Node | None = None
+        self._rtc: RtcHost | None = None
         self._app: AsgiApp | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -85,10 +88,13 @@ class Running(Handlers):
     async def _open_node(self) -> None:
         try:
             node = self._make_node()
+            rtc = make_host(node, self.settings.rtc, self.settings.server.host)
             try:
                 await node.open()
+                if rtc is not None:
+                    await rtc.open()
             except BaseException:
-                await node.aclose()
+                await _close(node, rtc, None)
                 raise
         except BaseException:
             self._forget()
@@ -96,8 +102,9 @@ class Running(Handlers):
         settings = self.settings
         node.on_stop = lambda whole: self._drain()
         self._node = node
+        self._rtc = rtc
         self._app = make_app(
-            node, jsonp=settings.auth.jsonp, metrics_open=settings.server.metrics_open, page=self._page
+            node, jsonp=settings.auth.jsonp, metrics_open=settings.server.metrics_open, page=self._page, rtc=rtc
         )
         self._opening = None
         self._stopped = False
@@ -141,7 +148,9 @@ class Running(Handlers):
                 return
             self._stopped = True
             self._signals.leave()
-            self._closing = asyncio.get_running_loop().create_task(_close(node, self._draining))
+            self._closing = asyncio.get_running_loop().create_task(
+                _close(node, self._rtc, self._draining or node.drain())
+            )
             self._closing.add_done_callback(lambda _: self._forget())
         await asyncio.shield(self._closing)
 
@@ -155,7 +164,7 @@ class Running(Handlers):
         return True
 
     def _forget(self) -> None:
-        self._node = self._app = self._loop = self._opening = self._closing = self._draining = None
+        self._node = self._rtc = self._app = self._loop = self._opening = self._closing = self._draining = None
         self._sealed = False
 
     async def find_app(self) -> AsgiApp:
@@ -182,8 +191,11 @@ class Running(Handlers):
         return self._node
 
 
-async def _close(node: Node, draining: asyncio.Task[None] | None) -> None:
+async def _close(node: Node, rtc: RtcHost | None, draining: Awaitable[None] | None) -> None:
     try:
-        await (draining or node.drain())
+        if draining is not None:
+            await draining
     finally:
         await node.aclose()
+        if rtc is not None:
+            await rtc.aclose()
