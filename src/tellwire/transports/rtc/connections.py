@@ -77,24 +77,18 @@ class Connections:
         if self._loop is not None:
             return
         self._loop = asyncio.get_running_loop()
+        if not type(self._loop).__module__.startswith("uvloop"):
+            # Measured: asyncio's own loop takes one datagram in a turn, and the kernel drops what comes meanwhile.
+            raise ValueError("rtc needs uvloop as the event loop; run the server with it, or leave rtc off")
         self._certificate = Certificate.generateCertificate()
         offered = self.settings.rtc_address or tuple(_addresses_of(self._host))
-        try:
-            for address in offered:
-                port = await self._bind(address)
-                self.addresses.append((address, port.number))
-        except OSError as exc:
-            if exc.errno != errno.EADDRNOTAVAIL:
-                raise
-            # An address that is not of this machine is its NAT's, which sends to any that is.
-            self._close_ports()
-            self.addresses = []
-            ports = {}
-            for address in offered:
-                family = "::" if ":" in address else "0.0.0.0"  # noqa: S104  # the settings ask for it
-                if family not in ports:
-                    ports[family] = await self._bind(family)
-                self.addresses.append((address, ports[family].number))
+        # An address that is not of this machine is its NAT's, which sends to any that is; for one of our own a socket
+        # has to be bound to it, as the peer takes answers only from where it asked.
+        any_of = {address: "::" if ":" in address else "0.0.0.0" for address in offered if not _is_own(address)}  # noqa: S104
+        ports = {each: await self._bind(each) for each in sorted(set(any_of.values()))}
+        for address in offered:
+            port = ports[any_of[address]] if address in any_of else await self._bind(address)
+            self.addresses.append((address, port.number))
         self._tick()
 
     async def _bind(self, address: str) -> Port:
@@ -260,6 +254,16 @@ class Connections:
         for port in self._ports:
             port.close()
         self._ports = []
+
+
+def _is_own(address: str) -> bool:
+    """Tell whether an address is of this machine."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.bind((address, 0))
+        except OSError:
+            return False
+        return True
 
 
 def _addresses_of(host: str) -> Sequence[str]:

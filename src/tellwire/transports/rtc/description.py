@@ -20,6 +20,9 @@ MESSAGE_MAX_BYTES = 65_536
 ASSUMED_MAX_BYTES = 65_536
 """What a peer takes that does not say it (RFC 8841, section 6.1)."""
 
+PEER_MIN_BYTES = 1200
+"""Least that a peer has to take: what fits into a packet."""
+
 SCTP_PORT = 5000
 
 _UFRAG = re.compile(r"[A-Za-z0-9+/]{4,256}", re.ASCII)
@@ -80,6 +83,9 @@ def read_offer(body: bytes) -> Offer:
     prints = tuple((match[1].lower(), match[2].upper()) for each in found if (match := _FINGERPRINT.fullmatch(each)))
     if not prints or len(prints) != len(found):
         raise BadRequest("the offer has no a=fingerprint of its certificate that can be read (RFC 8122)")
+    message_max_bytes = _number(data, "max-message-size", ASSUMED_MAX_BYTES, 0, 2**40)
+    if 0 < message_max_bytes < PEER_MIN_BYTES:
+        raise BadRequest(f"a=max-message-size:{message_max_bytes} is too little; it is 0, or {PEER_MIN_BYTES} at least")
     groups = session.attributes.get("group", [])
     mid = next(mid for kind, mid in mids if kind == "application")
     return Offer(
@@ -89,7 +95,7 @@ def read_offer(body: bytes) -> Offer:
         is_passive=setup == "passive",
         mids=mids,
         sctp_port=_number(data, "sctp-port", SCTP_PORT, 1, 65_535),
-        message_max_bytes=_number(data, "max-message-size", ASSUMED_MAX_BYTES, 0, 2**40),
+        message_max_bytes=message_max_bytes,
         is_bundled=any(each.startswith("BUNDLE ") and mid in each.split()[1:] for each in groups),
     )
 

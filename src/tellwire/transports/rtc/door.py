@@ -129,7 +129,8 @@ class RtcDoor:
             raise Violation(CloseCode.POLICY_VIOLATION, f"a connection opens at most {CHANNELS_MAX} channels")
         if channel.label == RELIABLE and self._reliable is None and self.state is State.SHAKING:
             self._open(channel)
-        elif channel.label == UNRELIABLE and self._unreliable is None and not channel.ordered:
+        elif channel.label == UNRELIABLE and self._unreliable is None:
+            # As unreliable as the peer made it; stacks differ in how well they tell.
             self._unreliable = channel
         else:
             channel.close()
