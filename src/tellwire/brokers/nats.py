@@ -28,6 +28,7 @@ class NatsBroker(Broker):
         queue_max_bytes: Bytes of appends that may wait for NATS; a further one raises Unavailable.
         clock: Milliseconds since 1970; None means JetStream's own clock, the same for all nodes.
         trim_every_s: Seconds between looks at what the stream need not hold any more.
+        keep_s: Seconds for which the stream holds what was dropped; None means as long as JetStream knows ids.
     """
 
     def __init__(
@@ -39,10 +40,11 @@ class NatsBroker(Broker):
         queue_max_bytes: int = 64 * 1024 * 1024,
         clock: Callable[[], int] | None = None,
         trim_every_s: float = 10.0,
+        keep_s: float | None = None,
     ) -> None:
         self.place = place
         self.namespaces = namespaces or Namespaces()
-        self._log = NatsLog(place, self.namespaces, dedupe_window_s, queue_max_bytes, clock, trim_every_s)
+        self._log = NatsLog(place, self.namespaces, dedupe_window_s, queue_max_bytes, clock, trim_every_s, keep_s)
         self._is_open = False
         self._was_opened = False
         self._closing: asyncio.Task[None] | None = None

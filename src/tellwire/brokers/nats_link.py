@@ -24,6 +24,10 @@ _PENDING_BYTES = 64 * 1024 * 1024
 """Bytes that nats-py may hold for the socket."""
 
 
+_LOOK_S, _CHANGE_S = 1.5, 5.0
+"""Seconds after which a request counts as lost: to a leader that is no more, nobody else answers it."""
+
+
 class Refused(Exception):
     """JetStream answered with an error.
 
@@ -125,7 +129,8 @@ async def ask(client: Client, place: NatsPlace, subject: str, **request: Any) ->
     """Ask JetStream something; raises Refused, Unavailable."""
     payload = msgspec.json.encode(request) if request else b""
     try:
-        answer = await client.request(f"$JS.API.{subject}", payload, timeout=place.timeout_s)
+        timeout_s = min(place.timeout_s, _LOOK_S if ".INFO." in subject else _CHANGE_S)
+        answer = await client.request(f"$JS.API.{subject}", payload, timeout=timeout_s)
     except NoRespondersError:
         raise Unavailable(
             f"{place} has no JetStream that answers; start nats-server with -js, or enable it for this account"

@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 
 from tellwire.brokers.base import Feed
 from tellwire.brokers.nats_link import Refused
-from tellwire.brokers.nats_messages import channel_of, decode, encode, token_of
+from tellwire.brokers.nats_messages import Body, body_of, channel_of, decode, encode, token_of
 from tellwire.brokers.nats_operations import Operation
 from tellwire.brokers.nats_replica import Replica
 from tellwire.brokers.nats_settings import LogSettings
@@ -27,6 +27,7 @@ from tellwire.names import Namespaces
 _log = logging.getLogger("tellwire")
 
 _NS = 1_000_000_000
+_EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _LEAST_WINDOW_S = 120.0
 """Seconds for which JetStream remembers what it stored, at least: an append may be sent again for so long."""
 _GRACE_MS = 500
@@ -48,15 +49,22 @@ class Append(Operation[Appended]):
         self.draft = draft
         self.own = log.next_token()
         self.name = self.own if draft.id is None or not log.window_ms else f"{token_of(draft.id)}@{draft.channel}"
-        until = log.now_ms() + int(log.place.timeout_s * 1000) + _GRACE_MS if log.knows_clock else 0
-        now = None if log.clock_given is None else log.clock_given()
-        payload = encode(draft, self.own, log.replica.last(draft.channel), until, now)
+        now = log.now_ms()
+        until = now + int(log.place.timeout_s * 1000) + _GRACE_MS if log.knows_clock else 0
+        if log.clock_given is not None:
+            now = log.clock_given()
+        self.body = body_of(draft, self.own, log.replica.last(draft.channel), until, now)
+        payload = encode(self.body)
         headers = {"Nats-Msg-Id": self.name}
         if draft.expect is not None:
             # Another epoch's message is never the newest.
             expected = draft.expect.seq if draft.expect.epoch == log.head.epoch else SEQ_MAX
-            headers["Nats-Expected-Last-Subject-Sequence"] = str(expected)
+            headers[_EXPECTED] = str(expected)
         super().__init__(log.subject(draft.channel), payload, headers)
+
+    def comes_next(self, seq: int) -> bool:
+        # It is known what lies there, so nobody has to wait until it was fed.
+        return self.log.take_own(self, seq)
 
     def stored(self, seq: int, is_duplicate: bool) -> None:
         log = self.log
@@ -72,9 +80,15 @@ class Append(Operation[Appended]):
             log.send(self)
 
     def conflicts(self, newest: int) -> None:
-        head = Position(self.log.head.epoch, newest)
-        text = f"{self.draft.channel} is at {head}, not at {self.draft.expect} as expected"
-        self.log.fail(self, Conflict(text, head))
+        log, draft = self.log, self.draft
+        head = log.replica.newest(draft.channel)
+        if draft.expect == head and newest > head.seq:
+            # What lies there never got into the log.
+            self.headers[_EXPECTED] = str(newest)
+            log.send(self)
+            return
+        head = head if newest > head.seq else Position(head.epoch, newest)
+        log.fail(self, Conflict(f"{draft.channel} is at {head}, not at {draft.expect} as expected", head))
 
 
 class Ephemeral(Operation[Appended]):
@@ -84,9 +98,9 @@ class Ephemeral(Operation[Appended]):
 
     def __init__(self, log: NatsLog, draft: Draft) -> None:
         time = log.now_ms() if log.clock_given is None else log.clock_given()
-        payload = encode(draft, log.next_token(), log.head.seq, 0, time)
-        super().__init__(log.passing(draft.channel), payload, {})
-        self.message = decode(payload).placed(draft.channel, "", 0, time)
+        body = body_of(draft, log.next_token(), log.head.seq, 0, time)
+        super().__init__(log.passing(draft.channel), encode(body), {})
+        self.message = body.placed(draft.channel, "", 0)
 
     def stored(self, seq: int, is_duplicate: bool) -> None:
         """It never is."""
@@ -105,6 +119,7 @@ class NatsLog(NatsStream):
         queue_max_bytes: Bytes of operations that may wait.
         clock: Milliseconds since 1970; None means JetStream's own clock.
         trim_every_s: Seconds between looks at what the stream need not hold any more.
+        keep_s: Seconds for which the stream holds what was dropped; None means as long as JetStream knows ids.
     """
 
     settings: LogSettings
@@ -117,6 +132,7 @@ class NatsLog(NatsStream):
         queue_max_bytes: int,
         clock: Callable[[], int] | None,
         trim_every_s: float,
+        keep_s: float | None,
     ) -> None:
         window_s = max(dedupe_window_s, _LEAST_WINDOW_S, 4 * place.timeout_s)
         super().__init__(place, LogSettings(place, namespaces, window_s), queue_max_bytes)
@@ -129,11 +145,12 @@ class NatsLog(NatsStream):
         self._origin = secrets.token_hex(6)
         self._tokens = 0
         self._own: dict[str, Append] = {}
-        self._newest = (0, 0)  # place and time of what was fed last
+        self._newest = (0, 0)  # place and JetStream's time of what was taken last; 0: it is not known yet
+        self._ahead: dict[int, tuple[Append, int]] = {}
         self._early: deque[tuple[int, Message]] = deque()
         self._early_bytes = 0
         self._trim_every_s = trim_every_s
-        self._keep_ms = int(window_s * 1000)
+        self._keep_ms = int((window_s if keep_s is None else keep_s) * 1000)
         self._trimmed_at = 0.0
         self._responsible: dict[str, int] = {}
         self._doomed: dict[str, tuple[int, int]] = {}
@@ -188,6 +205,7 @@ class NatsLog(NatsStream):
     # The feed
 
     def begin_loading(self) -> None:
+        self._ahead.clear()
         self._next = self._replica_of(self.epoch)
         self._newest = (0, 0)
 
@@ -203,9 +221,8 @@ class NatsLog(NatsStream):
         return max(self._newest[0], 1) if self._newest[0] == self.applied else None
 
     def fed(self, message: Fed) -> None:
-        if message.seq == self._newest[0]:  # the last one again, after a lost connection
-            if message.time_ms != self._newest[1]:
-                self.reload("the log was replaced by another one", is_replaced=True)
+        if message.seq <= self._newest[0]:
+            self._had(message)
             return
         if self.is_loading:
             self._next.skip_to(message.seq)
@@ -217,6 +234,37 @@ class NatsLog(NatsStream):
             self._take(self.replica, message)
         self._newest = message.seq, message.time_ms
 
+    def take_own(self, append: Append, seq: int) -> bool:
+        """Take a message of this node's own that lies at `seq` before it is fed, if it comes next."""
+        until = append.body.until
+        if append.is_over or self.is_loading or seq != self.applied + 1 or self.ready is None:
+            return False
+        if (
+            not until
+            or self.now_ms() > until - _GRACE_MS
+            or self._is_outrun(self.replica, append.draft.channel, append)
+        ):
+            return False  # whether it is in the log is told by what is fed
+        self.applied = seq
+        self._newest = seq, 0
+        self._ahead[seq] = append, until
+        self._place(self.replica, append.draft.channel, append.body, seq)
+        self._fed_up_to()
+        return True
+
+    def _had(self, message: Fed) -> None:
+        """Take what was there already: of this node's own, or the last one again, after a lost connection."""
+        seq, time = self._newest
+        append, until = self._ahead.pop(message.seq, (None, 0))
+        if append is not None and append.sent_at is not None:
+            self.clock(append.sent_at, message.time_ms)
+        if append is not None and message.time_ms > until:
+            self.reload("a clock was set", is_replaced=True)  # the other nodes did not take it
+        elif message.seq == seq and not time:
+            self._newest = seq, message.time_ms
+        elif message.seq == seq and message.time_ms != time:
+            self.reload("the log was replaced by another one", is_replaced=True)
+
     def _take(self, replica: Replica, message: Fed) -> None:
         try:
             body = decode(message.data)
@@ -224,31 +272,46 @@ class NatsLog(NatsStream):
             _log.warning("%s: what lies at %d was not published by Tellwire", self.place, message.seq)
             self._pass(replica, message.seq)
             return
-        channel = channel_of(message.subject.rpartition(".")[2])
         append = self._own.get(body.token)
         if append is not None and append.sent_at is not None:
             self.clock(append.sent_at, message.time_ms)
+        channel = channel_of(message.subject.rpartition(".")[2])
         if body.until and message.time_ms > body.until:
             self._pass(replica, message.seq)
             if append is not None:
                 self.fail(append, Unavailable(f"{self.place} was too slow, so this was not published; try again"))
-            return
-        time = message.time_ms if body.time is None else body.time
-        placed = body.placed(channel, self.epoch, message.seq, time)
+        elif self._is_outrun(replica, channel, message):
+            self._pass(replica, message.seq)
+            if append is not None and not self.is_loading:
+                append.conflicts(replica.newest(channel).seq)
+        else:
+            self._place(replica, channel, body, message.seq)
+
+    def _is_outrun(self, replica: Replica, channel: str, message: Fed | Append) -> bool:
+        """Tell whether another message came between one and what was expected to be before it.
+
+        A cluster of nats-server 2.9 looks at the condition before it gives the message its place, and lets two in that
+        come at once. Of those the first stands, for every node.
+        """
+        expected = int(message.headers.get(_EXPECTED, "0"))
+        return expected > 0 and replica.newest(channel).seq > expected
+
+    def _place(self, replica: Replica, channel: str, body: Body, seq: int) -> None:
+        placed = body.placed(channel, self.epoch, seq)
         replica.keep(placed, body.before, body.id is not None)
         if body.token.startswith(self._origin):
-            self._responsible[channel] = message.seq
+            self._responsible[channel] = seq
         else:
             self._responsible.pop(channel, None)
-        if replica is self.replica and not self.is_loading:
+        append = self._own.get(body.token)
+        if not self.is_loading:
             self._hand_over(placed)
-        if append is not None:
-            position = Position(self.epoch, message.seq)
-            if self.is_loading:
-                self.when_fed(message.seq, lambda: self.finish(append, Appended(position)))
-            else:
-                self.finish(append, Appended(position))
-        self._let_early()
+            if append is not None:
+                self.finish(append, Appended(Position(self.epoch, seq)))
+            self._let_early()
+        elif append is not None:
+            mine, position = append, Position(self.epoch, seq)
+            self.when_fed(seq, lambda: self.finish(mine, Appended(position)))
 
     def _pass(self, replica: Replica, seq: int) -> None:
         """Go past a place at which there is no message for anybody."""
@@ -276,9 +339,9 @@ class NatsLog(NatsStream):
 
     def _passed(self, message: Msg) -> None:
         body = decode(message.data)
-        if body.token.startswith(self._origin) or body.time is None:
+        if body.token.startswith(self._origin):
             return
-        placed = body.placed(channel_of(message.subject.rpartition(".")[2]), "", 0, body.time)
+        placed = body.placed(channel_of(message.subject.rpartition(".")[2]), "", 0)
         if body.before <= self.head.seq:
             self._hand_over(placed)
             return

@@ -16,8 +16,8 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_:/@=+~#$!-]", re.ASCII)
 class Body(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What a stream holds of a message.
 
-    ``time`` None stands for JetStream's own, ``id`` None for the message's position. What JetStream stored after
-    ``until`` (ms since 1970 by its clock; 0: never) is not in the log: its publisher was told so.
+    ``id`` None stands for the message's position. What JetStream stored after ``until`` (ms since 1970 by its clock; 0:
+    never) is not in the log: its publisher was told so.
     """
 
     token: str
@@ -25,7 +25,7 @@ class Body(msgspec.Struct, array_like=True, frozen=True, gc=False):
     before: int
     """Place of the channel's message before this one, as far as its node knew; 0 where there never was one."""
     until: int
-    time: int | None
+    time: int
     id: str | None
     data: bytes
     packed: bool
@@ -34,28 +34,31 @@ class Body(msgspec.Struct, array_like=True, frozen=True, gc=False):
     skip: str
     trace: str
 
-    def placed(self, channel: str, epoch: str, seq: int, time: int) -> Message:
+    def placed(self, channel: str, epoch: str, seq: int) -> Message:
         """Make the message; `seq` 0 makes an ephemeral one."""
         id_ = self.id if self.id is not None else f"{epoch}.{seq}" if seq else ""
-        return Message(channel, seq, id_, time, self.data, self.packed, self.event, self.key, self.skip, self.trace)
+        return Message(
+            channel, seq, id_, self.time, self.data, self.packed, self.event, self.key, self.skip, self.trace
+        )
 
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Body)
 
 
-def encode(draft: Draft, token: str, before: int, until: int, time: int | None) -> bytes:
-    """Make what a stream holds of a message; raises InvalidData."""
-    try:
-        return _encoder.encode(_body(draft, token, before, until, time))
-    except UnicodeEncodeError as exc:
-        raise InvalidData(f"a text of this message holds half a surrogate pair and cannot be kept: {exc}") from exc
-
-
-def _body(draft: Draft, token: str, before: int, until: int, time: int | None) -> Body:
+def body_of(draft: Draft, token: str, before: int, until: int, time: int) -> Body:
+    """Make what a stream is to hold of a message."""
     return Body(
         token, before, until, time, draft.id, draft.data, draft.packed, draft.event, draft.key, draft.skip, draft.trace
     )
+
+
+def encode(body: Body) -> bytes:
+    """Write it; raises InvalidData."""
+    try:
+        return _encoder.encode(body)
+    except UnicodeEncodeError as exc:
+        raise InvalidData(f"a text of this message holds half a surrogate pair and cannot be kept: {exc}") from exc
 
 
 def decode(payload: bytes) -> Body:

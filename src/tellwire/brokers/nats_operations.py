@@ -91,6 +91,10 @@ class Operation(ABC, Generic[T]):
         else:
             self.stored(seq, is_duplicate)
 
+    def comes_next(self, seq: int) -> bool:
+        """Take note that it lies at `seq`, and end it now if the feed has come right before that; else return False."""
+        return False
+
     @abstractmethod
     def stored(self, seq: int, is_duplicate: bool) -> None:
         """Take note that it lies at `seq`, or lay there before; the feed has come so far."""
@@ -235,7 +239,8 @@ class NatsOperations(ABC):
         error = ack.error
         if error is None:
             operation.is_stored = True
-            self.when_fed(ack.seq, lambda: operation.answered(ack.seq, ack.duplicate))
+            if ack.duplicate or not operation.comes_next(ack.seq):
+                self.when_fed(ack.seq, lambda: operation.answered(ack.seq, ack.duplicate))
         elif error.err_code == _WRONG_LAST_SEQUENCE:
             found = _SEQ.search(error.description)
             newest = int(found[1]) if found else 0

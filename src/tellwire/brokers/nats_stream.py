@@ -28,7 +28,7 @@ _log = logging.getLogger("tellwire")
 
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.05, 1.0
 _HEARTBEAT_S = 0.5
-_SILENCE_S = 3 * _HEARTBEAT_S
+_SILENCE_S = 5 * _HEARTBEAT_S
 """Seconds without a message or a heartbeat after which the feed is taken for lost."""
 _FEED_MAX_BYTES = 64 * 1024 * 1024
 

@@ -64,6 +64,8 @@ class NatsPlace:
             raise ValueError(f"{safe!r} names no NATS; {_FORM}")
         if parts.path not in ("", "/"):
             raise ValueError(f"{safe!r} has a path, and NATS knows none; {_FORM}")
+        if "@" in userinfo or "," in userinfo:
+            raise ValueError(f"{safe!r} has a user at several servers; it stands once, before the first one: {_FORM}")
         hosts = tuple(_host(each, safe) for each in netloc.split(","))
         user, colon, password = userinfo.partition(":")
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
@@ -108,6 +110,6 @@ def _host(text: str, safe: str) -> tuple[str, int]:
         port = parts.port
     except ValueError:
         raise ValueError(f"{safe!r} has a port that is not one; {_FORM}") from None
-    if parts.hostname is None or parts.username is not None:
-        raise ValueError(f"{safe!r} has a server without a name; user and password stand before the first one: {_FORM}")
+    if parts.hostname is None:
+        raise ValueError(f"{safe!r} has a server without a name; {_FORM}")
     return parts.hostname, 4222 if port is None else port

@@ -28,7 +28,7 @@ class _Write(NamedTuple):
 
     rev: int
     payload: bytes
-    result: object
+    before: Member | int | None
 
 
 _Step = Callable[[], _Write | None]
@@ -128,9 +128,11 @@ class NatsPresence(Presence):
 
         def step() -> _Write:
             rev, until = bucket.leases.get(self._node, (0, 0))
-            return _Write(rev, _encode((self._node, self._clock() + self._lease_ms)), until > 0)
+            return _Write(rev, _encode((self._node, self._clock() + self._lease_ms)), until)
 
         kept = await self._change(bucket.node_key(self._node), step)
+        broken, bucket.broken = bucket.broken, []
+        await asyncio.gather(*(self.enter(member) for member in broken if member.node == self._node))
         # Another bucket may lack members that the one before it had.
         doubtful, bucket.is_doubtful = bucket.is_doubtful, False
         return bool(kept) and not doubtful
@@ -229,13 +231,14 @@ class NatsPresence(Presence):
                 continue
             self._changes += 1
             token = f"{self._origin}.{self._changes:x}"
-            change = Change(self._bucket, key, write.payload, write.rev or ended_at, token)
-            newest = await self._bucket.begin(change)
-            if newest is None:
-                return write.result
-            # What is there instead was fed by now: a value, the mark of one that ended, or not even that.
-            ended_at = newest
-            if newest < write.rev:
+            # What was there instead last time was fed by now: a value, the mark of one that ended, or not even that.
+            expected = max(write.rev, ended_at)
+            change = Change(self._bucket, key, write.payload, expected, token, write.before)
+            outcome = await self._bucket.begin(change)
+            if outcome.newest is None:
+                return outcome.before
+            ended_at = outcome.newest
+            if ended_at < write.rev:
                 self._bucket.reload(f"{key} was deleted by somebody else")
                 await self._bucket.level()
         raise Unavailable(f"{self.place}: other nodes change {key} all the time; try again")

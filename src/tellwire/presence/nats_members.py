@@ -30,6 +30,7 @@ _QUEUE_MAX_BYTES = 16 * 1024 * 1024
 _MARKER_KEPT_S = 60.0
 """Seconds for which the mark of a deleted key stays: a node whose feed lags so far loads the bucket anew."""
 _MARKERS_AT_ONCE = 500
+_EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _WINDOW_NS = 120 * 1_000_000_000
 
 
@@ -52,23 +53,39 @@ class Key(NamedTuple):
     client: str
 
 
-class Change(Operation[int | None]):
-    """A new value of a key, or its end; the answer is None, or the place of the value that was there instead."""
+class Outcome(NamedTuple):
+    """What became of a change: the place of what was there instead, or None and what was there before it."""
 
-    def __init__(self, bucket: Bucket, key: str, payload: bytes, expected: int, token: str) -> None:
-        headers = {"Nats-Msg-Id": token, "Nats-Expected-Last-Subject-Sequence": str(expected)}
+    newest: int | None
+    before: Member | int | None = None
+
+
+class Change(Operation[Outcome]):
+    """A new value of a key, or its end.
+
+    A cluster of nats-server 2.9 looks at the condition before it gives a change its place, and lets two in that come at
+    once. So what was there before is told by the feed, in which they have an order. `expected` is what was there when
+    the change was made.
+    """
+
+    def __init__(
+        self, bucket: Bucket, key: str, payload: bytes, expected: int, token: str, before: Member | int | None
+    ) -> None:
+        headers = {"Nats-Msg-Id": token, _EXPECTED: str(expected)}
+        self.token = token
+        self.before = before
         if not payload:
             headers["KV-Operation"] = "DEL"
         self.bucket = bucket
         super().__init__(bucket.subject(key), payload, headers)
 
     def stored(self, seq: int, is_duplicate: bool) -> None:
-        self.bucket.finish(self, None)
+        self.bucket.finish(self, Outcome(None, self.before))
         if not self.payload:
             self.bucket.mark(self.subject, seq)
 
     def conflicts(self, newest: int) -> None:
-        self.bucket.finish(self, newest)
+        self.bucket.finish(self, Outcome(newest))
 
 
 class Bucket(NatsStream):
@@ -109,6 +126,9 @@ class Bucket(NatsStream):
         self._loaded_epoch = ""
         self._markers: deque[tuple[float, str, int]] = deque()
         self._sweeper: asyncio.Task[None] | None = None
+        self._own: dict[str, Change] = {}
+        self.broken: list[Member] = []
+        """Members that are there, though their key was ended by a leave of what was there before them."""
 
     def subject(self, key: str) -> str:
         """Return the subject of a key."""
@@ -147,32 +167,64 @@ class Bucket(NatsStream):
             self.is_doubtful = True
         self._loaded_epoch = self.epoch
 
+    def begin(self, operation: Operation[Outcome]) -> asyncio.Future[Outcome]:  # type: ignore[override]
+        answer = super().begin(operation)
+        if isinstance(operation, Change):
+            self._own[operation.token] = operation
+        return answer
+
     def fed(self, message: Fed) -> None:
         key = message.subject[len(self._prefix) :]
-        if not message.data:
-            self._ended(key, message)
-        elif key.startswith("n."):
+        before: Member | int | None
+        if key.startswith("n."):
+            before = self._fed_lease(key, message)
+        elif self.is_loading:
+            if message.data:
+                self._loaded.append((key, message.seq, _holds.decode(message.data)))
+            self._fed_mark(message)
+            return
+        else:
+            before = self._fed_member(key, message)
+        own = self._own.get(message.headers.get("Nats-Msg-Id", ""))
+        if own is not None and not self.is_loading:
+            own.before = before
+
+    def _fed_lease(self, key: str, message: Fed) -> int:
+        known = self._nodes.get(key, "")
+        before = self.leases.get(known, (0, 0))[1]
+        if message.data:
             node, until = msgspec.msgpack.decode(message.data, type=tuple[str, int])
             self._nodes[key] = node
             self.leases[node] = message.seq, until
             if not self.is_loading:
                 self._renew(node, until)
         elif self.is_loading:
-            self._loaded.append((key, message.seq, _holds.decode(message.data)))
+            self._fed_mark(message)
         else:
-            self._enter(key, message.seq, _holds.decode(message.data))
+            self.leases.pop(known, None)
+            self._nodes.pop(key, None)
+            self.table.give_up([known])
+            self.table.forget([known])
+        return before
 
-    def _ended(self, key: str, message: Fed) -> None:
-        if self.is_loading:
-            if self.now_ms() - message.time_ms > 1000 * _MARKER_KEPT_S:
-                self.mark(message.subject, message.seq)  # whoever left it there is gone
-        elif key.startswith("n."):
-            node = self._nodes.pop(key, "")
-            self.leases.pop(node, None)
-            self.table.give_up([node])
-            self.table.forget([node])
-        elif known := self.keys.pop(key, None):
+    def _fed_member(self, key: str, message: Fed) -> Member | None:
+        known = self.keys.get(key)
+        before = None if known is None else self.table.find(known.channel, known.client)
+        if message.data:
+            self._enter(key, message.seq, _holds.decode(message.data))
+        elif known is not None and known.rev > int(message.headers.get(_EXPECTED, "0")) > 0:
+            # It was to end what was there before, and somebody had entered meanwhile: that stands.
+            if before is not None:
+                self.broken.append(before)
+            return None
+        elif known is not None:
+            del self.keys[key]
             self.table.leave(known.channel, known.client)
+        return before
+
+    def _fed_mark(self, message: Fed) -> None:
+        if not message.data and self.now_ms() - message.time_ms > 1000 * _MARKER_KEPT_S:
+            self.mark(message.subject, message.seq)  # whoever left it there is gone
 
     def _enter(self, key: str, seq: int, held: Held) -> None:
         member = held.member
@@ -190,8 +242,9 @@ class Bucket(NatsStream):
     async def subscribe(self, client: Client) -> None:
         """Nothing to do."""
 
-    def settled(self, operation: Operation[int | None]) -> None:
-        """Nothing to do."""
+    def settled(self, operation: Operation[Outcome]) -> None:
+        if isinstance(operation, Change):
+            self._own.pop(operation.token, None)
 
     def tick(self, now: float) -> None:
         is_due = bool(self._markers) and self._markers[0][0] + _MARKER_KEPT_S < now
