@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from tests.http2 import Http2
 from tests.readers import LineReader
 from tests.redis_servers import needs_redis, redis_server
 from tests.serving import WATCHDOG_S, Certificate, Server
-from tests.wires import Http, Refused, WebSocket
+from tests.wires import Closed, Http, Refused, WebSocket
 
 OWN = ("Origin", "https://push.example.org")
 FOREIGN = ("Origin", "https://evil.example")
@@ -289,11 +289,15 @@ def test_server_that_drains_gets_no_new_readers(several: Several, channel: str) 
         https = [stack.enter_context(Http(proxy, context=proxy.context)) for _ in range(4)]
         for http in https:
             assert http.get("/readyz", headers=[HOST]).status == 200
-        servers[0].terminate()
+        with Http(servers[0]) as direct:
+            assert direct.get("/readyz").status == 200
+            servers[0].terminate()
+            with suppress(Closed, OSError):  # or it has ended already
+                while direct.get("/readyz").status == 200:
+                    pass
         for http in https * 3:
             page = http.get(f"/v1/messages?channel={channel}&since=earliest&wait=0", headers=[HOST])
             assert page.status == 200, page
-            assert http.post("/v1/messages", {"channel": channel, "data": 1}, headers=[HOST]).status == 200
             with WebSocket(proxy, context=proxy.context, headers=[HOST]) as socket:
                 assert socket.ask(type="subscribe", channel=channel)["type"] == "subscribed"
         assert servers[0].wait() == 0
