@@ -25,7 +25,7 @@ def found() -> dict[str, Any]:
 
     async def run() -> dict[str, Any]:
         async with KnownServer(open_s=0.01, deliver_s=0.02) as server:
-            keys = ("poll", "sse", "websocket", "longpoll")
+            keys = ("poll", "sse", "websocket", "ndjson")
             given = Options(transports=keys, seconds=0.2, readers=(1, 4), tries=2, idle=0, poll_s=0.1)
             comparison = Comparison(given, url=server.url, clock=VirtualClock())
             await comparison.run()

@@ -196,7 +196,7 @@ class _Connection(asyncio.Protocol):
         for frame in protocol.events_received():
             if not isinstance(frame, Frame) or frame.opcode is not Opcode.TEXT:
                 continue
-            command = json.loads(frame.data)
+            command = json.loads(bytes(frame.data))
             if command["type"] == "publish":
                 seq = self._server.publish(command["channel"], command["data"])
                 protocol.send_text(json.dumps({"type": "published", "position": f"known.{seq}"}).encode())

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tellwire.compare.clients import Datagrams
 from tellwire.compare.comparison import Comparison
 from tellwire.compare.options import Options
 from tellwire.compare.path import Path
@@ -161,3 +162,69 @@ def test_gauge_reads_this_process() -> None:
     assert (gauge.memory_bytes() or 0) - memory > 48 * 2**20
     assert gauge.unknown is None
     assert "--pid" in (Gauge(None).unknown or "")
+
+
+def test_datagrams_are_counted_for_who_opened_them() -> None:
+    async def run() -> list[tuple[int, int]]:
+        loop = asyncio.get_running_loop()
+        server, _ = await loop.create_datagram_endpoint(_Echo, local_addr=("127.0.0.1", 0))
+        where = server.get_extra_info("sockname")
+        with Datagrams() as outer:
+            one, _ = await loop.create_datagram_endpoint(_Heard, remote_addr=where)
+            with Datagrams() as inner:
+                other, heard = await loop.create_datagram_endpoint(_Heard, remote_addr=where)
+        for transport in (one, other, other):
+            transport.sendto(b"x" * 100)
+        await heard.twice
+        later, after = await loop.create_datagram_endpoint(_Heard, remote_addr=where)
+        later.sendto(b"later")
+        later.sendto(b"later")
+        await after.twice
+        for transport in (one, other, later, server):
+            transport.close()
+        return [(outer.up_bytes, inner.up_bytes), (outer.down_bytes, inner.down_bytes)]
+
+    # The answers of the first socket are there before those of the second, which were asked for later.
+    assert asyncio.run(run()) == [(100, 200), (100, 200)]
+
+
+@pytest.mark.parametrize("key", ["grpc", "webrtc"])
+def test_what_the_client_speaks_is_measured_with_it(key: str) -> None:
+    pytest.importorskip({"grpc": "grpc", "webrtc": "aiortc"}[key], reason=f"tellwire[{key}] is not installed")
+    found = compare(None, key, "sse", idle=2, patience_s=20)
+    wire = found["transports"][key]
+    assert (found["ended"], wire["status"], wire["says"]) == ("complete", "measured", "")
+    assert [(entry["readers"], entry["missing"]) for entry in wire["readers"]] == [(1, 0), (2, 0)]
+    for entry in [*wire["bytes"], *wire["publish"]["bytes"]]:
+        assert entry["down"]["framing"] > 0
+        assert entry["up"]["framing"] > 0
+    assert wire["resume_ms"]["missed"] == 10
+
+
+def test_what_the_proxy_cannot_carry_is_left_out(server: Server) -> None:
+    url = f"http://127.0.0.1:{server.port}"
+    found = compare(url, "webrtc", "grpc", "sse", path=Path(delay_s=0.001))
+    wires = found["transports"]
+    assert wires["webrtc"]["says"] == "it goes over UDP, which the proxy that shapes the way does not carry"
+    assert wires["grpc"]["says"] == "where the server has gRPC is not known here; --grpc says it"
+    assert [wires[key]["status"] for key in wires] == ["unmeasured", "unmeasured", "measured"]
+    assert found["ended"] == "complete"
+
+
+class _Echo(asyncio.DatagramProtocol):
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self._transport.sendto(data, addr)
+
+
+class _Heard(asyncio.DatagramProtocol):
+    def __init__(self) -> None:
+        self._count = 0
+        self.twice: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self._count += 1
+        if self._count == 2:
+            self.twice.set_result(None)

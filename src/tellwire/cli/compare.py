@@ -85,6 +85,7 @@ Examples:
 @click.option("--poll", "poll_s", metavar="TIME", callback=_parsed("parse_duration"), help="Interval of short polling.")
 @click.option("--channel", help="Where to publish; sizes have channels of their own, CHANNEL-16 ….  [default: random]")
 @click.option("--pid", type=int, metavar="N", help="The server's process, on this machine, for its CPU and memory.")
+@click.option("--grpc", metavar="URL", help="Where the server has gRPC, such as grpc://127.0.0.1:50051.")
 @click.option("--delay", metavar="TIME", callback=_parsed("parse_duration"), help="Add this each way, such as 50ms.")
 @click.option("--loss", metavar="SHARE", callback=_parsed("parse_share"), help="Lose so many segments, such as 1%.")
 @click.option(
@@ -98,7 +99,14 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON, and no table.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page with plots to this file.")
 def compare(
-    url: str | None, token: str | None, insecure: bool, as_json: bool, html: Path | None, pid: int | None, **flags: Any
+    url: str | None,
+    token: str | None,
+    insecure: bool,
+    as_json: bool,
+    html: Path | None,
+    pid: int | None,
+    grpc: str | None,
+    **flags: Any,
 ) -> None:
     """Measure every transport between here and a server, or one that is started for it.
 
@@ -132,7 +140,9 @@ def compare(
         try:
             options = _options(flags)
             tls = _unchecked() if insecure else None
-            comparison = Comparison(options, url=url, token=token, tls=tls, pid=pid, progress=_shown(progress, options))
+            comparison = Comparison(
+                options, url=url, token=token, tls=tls, pid=pid, grpc=grpc, progress=_shown(progress, options)
+            )
         except ValueError as exc:
             raise click.UsageError(str(exc)) from None
         too_few = raise_descriptor_limit(2 * (max(options.readers) + options.idle) + 100)

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import dataclasses
 import datetime
+import importlib.util
 import secrets
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
+from urllib.parse import urlsplit
 
 from tellwire import __version__
 from tellwire.client import Settings, State, connect
@@ -51,6 +53,7 @@ class Comparison:
         token: Shown to it.
         tls: Which certificates are accepted.
         pid: The server's process, where it is on this machine.
+        grpc: Where the server has gRPC, such as ``grpc://127.0.0.1:50051``.
         progress: Told of each step.
         clock: By which everything is timed.
 
@@ -65,14 +68,18 @@ class Comparison:
         token: str | None = None,
         tls: ssl.SSLContext | None = None,
         pid: int | None = None,
+        grpc: str | None = None,
         progress: Progress = lambda *_: None,
         clock: Clock | None = None,
     ) -> None:
         self._options = dataclasses.replace(options, channel=options.channel or f"compare-{secrets.token_hex(4)}")
+        if grpc is not None and (urlsplit(grpc).scheme not in ("grpc", "grpcs") or not urlsplit(grpc).port):
+            raise ValueError(f"{grpc!a} is not where gRPC is served; that looks like grpc://127.0.0.1:50051")
         self._given = None if url is None else site_of(url, token=token, tls=tls)
         if self._given is not None and self._given.tls is not None and options.path.looks_inside:
             raise ValueError("--no-websocket and --buffering-proxy read what passes, which TLS does not let them")
         self._pid = pid
+        self._grpc = grpc
         self._progress = progress
         self._clock = clock or Clock()
         self._posting: dict[Any, dict[str, Any]] = {}
@@ -109,14 +116,14 @@ class Comparison:
             self.found["took_s"] = round(self._clock.now() - begin, 1)
 
     @contextlib.asynccontextmanager
-    async def _server(self) -> AsyncIterator[tuple[Site, int | None]]:
+    async def _server(self) -> AsyncIterator[tuple[Site, int | None, str | None]]:
         if self._given is not None:
-            yield self._given, self._pid
+            yield self._given, self._pid, self._grpc
             return
         try:
             async with OwnServer() as own:
                 self.found["server"] |= {"url": own.url, "pid": own.pid}
-                yield site_of(own.url), own.pid
+                yield site_of(own.url), own.pid, own.grpc
         except ServerFailed as exc:
             raise _Ended("lost", str(exc)) from exc
 
@@ -124,17 +131,21 @@ class Comparison:
         entry = self.found["transports"][wire.key]
         entry["says"] = "it was stopped before the end"
         async with AsyncExitStack() as stack:
-            direct, pid = await stack.enter_async_context(self._server())
+            direct, pid, grpc = await stack.enter_async_context(self._server())
             gauge = Gauge(pid)
             if gauge.unknown is not None and gauge.unknown not in self.found["unknown"]:
                 self.found["unknown"].append(gauge.unknown)
-            site = direct
+            try:
+                near = site = self._door(wire, direct, grpc)
+            except Unmeasured as why:
+                entry["says"] = why.says
+                return
             if not self._options.path.is_plain:
-                proxy = Proxy((direct.host, direct.port), self._options.path)
-                site = direct.through((await stack.enter_async_context(proxy)).port)
+                proxy = Proxy((near.host, near.port), self._options.path)
+                site = near.through((await stack.enter_async_context(proxy)).port)
             publisher = await self._publisher(direct)
             stack.callback(publisher.abort)
-            measuring = Measuring(wire, direct, site, self._options, gauge, entry, self._clock)
+            measuring = Measuring(wire, near, site, self._options, gauge, entry, self._clock)
             steps = measuring.steps()
             try:
                 for number, (name, step) in enumerate(steps):
@@ -152,6 +163,24 @@ class Comparison:
                 # One transport's trouble is no reason to leave out the others, as long as there is a server.
                 await self._check(direct, f"while {wire.title} was measured: {why.says}")
             self._progress(wire.key, entry["status"], len(steps) + 1, len(steps) + 1)
+
+    def _door(self, wire: Wire, direct: Site, grpc: str | None) -> Site:
+        """Return where a transport goes in; raises Unmeasured where that cannot be."""
+        path = self._options.path
+        if wire.door == "udp" and not path.is_plain:
+            raise Unmeasured("unmeasured", "it goes over UDP, which the proxy that shapes the way does not carry")
+        if wire.door == "grpc" and path.looks_inside:
+            raise Unmeasured("unmeasured", "it is HTTP/2, which the proxy that plays a restrictive one does not read")
+        for door, module in (("grpc", "grpc"), ("udp", "aiortc")):
+            if wire.door == door and importlib.util.find_spec(module) is None:
+                raise Unmeasured("unmeasured", f"it needs tellwire[{wire.key}], which is not installed here")
+        if wire.door != "grpc":
+            return direct
+        if grpc is None:
+            raise Unmeasured("unmeasured", "where the server has gRPC is not known here; --grpc says it")
+        parts = urlsplit(grpc)
+        scheme = "https" if parts.scheme == "grpcs" else "http"
+        return site_of(f"{scheme}://{parts.netloc}", token=direct.token, tls=direct.tls)
 
     async def _publisher(self, direct: Site) -> Publisher:
         await self._check(direct, "")
@@ -204,7 +233,7 @@ class Comparison:
     async def _fall_back(self) -> None:
         """Find out what a client does by itself on this way: which transport it comes to, and how soon."""
         async with AsyncExitStack() as stack:
-            direct, _ = await stack.enter_async_context(self._server())
+            direct, _, _ = await stack.enter_async_context(self._server())
             url = direct.url
             if not self._options.path.is_plain:
                 if direct.tls is not None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
+from tellwire.compare.clients import Datagrams
 from tellwire.compare.clock import Clock
 from tellwire.compare.failures import Unmeasured
 from tellwire.compare.figures import Meter, distribution_ms, spread_ms
@@ -21,6 +22,9 @@ from tellwire.compare.texts import Inbox, Texts, publish_paced
 from tellwire.compare.wires import Wire
 
 T = TypeVar("T")
+
+Counter = Proxy | Datagrams
+"""Counts what passes both ways."""
 
 BYTE_PUBLISHES = 10
 """Publishes of each size whose bytes are counted, one after the other."""
@@ -137,6 +141,10 @@ class Measuring:
         """Until everything published from then on comes; until a message that is there already has come."""
         connects: list[float] = []
         firsts: list[float] = []
+        # What only the first connection of a process costs, here and there, such as loading a library.
+        warm = self._reader(Inbox(self._texts))
+        await self._open(warm)
+        warm.abort()
         with Meter() as meter:
             for _ in range(self._options.tries):
                 reader = self._reader(Inbox(self._texts))
@@ -160,12 +168,14 @@ class Measuring:
 
     async def _memory(self, publisher: Publisher) -> None:
         """What idle connections add to the server's resident memory."""
+        idle = min(self._options.idle, self.wire.idle_max)
+        warm = min(WARM, idle)
         with Meter() as meter:
-            async with self._readers([Inbox(self._texts) for _ in range(WARM)]):
+            async with self._readers([Inbox(self._texts) for _ in range(warm)]):
                 before = self._gauge.memory_bytes()
                 readers: list[Reader] = []
                 try:
-                    for _ in range(self._options.idle):
+                    for _ in range(idle):
                         readers.append(self._reader(Inbox(self._texts)))
                         await self._open(readers[-1])
                     after = self._gauge.memory_bytes()
@@ -175,9 +185,9 @@ class Measuring:
         if before is None or after is None:
             return
         self.found["memory_kib_per_connection"] = {
-            "median": (after - before) / 1024 / self._options.idle,
-            "connections": self._options.idle,
-            "load": meter.load(self._options.idle),
+            "median": (after - before) / 1024 / idle,
+            "connections": idle,
+            "load": meter.load(idle),
         }
 
     async def _bytes(self, publisher: Publisher) -> None:
@@ -190,14 +200,15 @@ class Measuring:
             secs = options.poll_s * max(2, round(secs / options.poll_s))
         count = max(2, round(options.rate * secs))
         async with AsyncExitStack() as stack:
-            upstream = (self._direct.host, self._direct.port)
-            proxies = [await stack.enter_async_context(Proxy(upstream, options.path)) for _ in sizes]
+            proxies: list[Counter] = []
             inboxes = [Inbox(self._texts) for _ in sizes]
             channels = [f"{options.channel}-{size}" for size in sizes]
             readers: list[Reader] = []
             stack.callback(lambda: [reader.abort() for reader in readers])
-            for proxy, inbox, channel in zip(proxies, inboxes, channels, strict=True):
-                readers.append(self._reader(inbox, site=self._direct.through(proxy.port), channel=channel))
+            for inbox, channel in zip(inboxes, channels, strict=True):
+                counter, site = await self._counted(stack)
+                proxies.append(counter)
+                readers.append(self._reader(inbox, site=site, channel=channel))
                 await self._open(readers[-1])
             await self._quiet(proxies)
             before = [_counts(proxy, reader.heads) for proxy, reader in zip(proxies, readers, strict=True)]
@@ -215,13 +226,22 @@ class Measuring:
         ]
         self._judge_path(count / max(1, arrivals))
 
+    async def _counted(self, stack: AsyncExitStack) -> tuple[Counter, Site]:
+        """Return what counts a connection that is opened next, and where to open it."""
+        if self.wire.door == "udp":
+            return stack.enter_context(Datagrams()), self._direct
+        proxy = Proxy((self._direct.host, self._direct.port), self._options.path)
+        await stack.enter_async_context(proxy)
+        return proxy, self._direct.through(proxy.port)
+
     async def publish_bytes(self) -> dict[str, Any]:
         """Return what passes for each publish of each size, each answered before the next."""
         found = []
         options = self._options
         for size in options.payload_bytes:
-            async with Proxy((self._direct.host, self._direct.port), options.path) as proxy:
-                publisher = self.wire.publisher(self._direct.through(proxy.port))
+            async with AsyncExitStack() as stack:
+                proxy, site = await self._counted(stack)
+                publisher = self.wire.publisher(site)
                 try:
                     await self._within(publisher.open())
                     await self._quiet([proxy])
@@ -304,7 +324,7 @@ class Measuring:
 
         return await self._within(publish(), *readers, extra_s=count / rate, what="no answer to a publish")
 
-    async def _quiet(self, proxies: Sequence[Proxy]) -> None:
+    async def _quiet(self, proxies: Sequence[Counter]) -> None:
         """Wait until nothing passes any more."""
         seen: list[tuple[int, int]] = []
         for _ in range(100):
@@ -325,7 +345,7 @@ class Measuring:
         self.found["path"] = {"verdict": verdict, "messages_per_arrival": per_arrival, "says": says}
 
 
-def _counts(proxy: Proxy, heads: tuple[int, int]) -> tuple[int, int, int, int]:
+def _counts(proxy: Counter, heads: tuple[int, int]) -> tuple[int, int, int, int]:
     return proxy.up_bytes, proxy.down_bytes, *heads
 
 

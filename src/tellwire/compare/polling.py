@@ -14,6 +14,8 @@ from tellwire.compare.site import Site
 WAIT_S = 25
 """How long a long poll waits, as the clients have it."""
 PAGE_MESSAGES = 1000
+HASTY_S = 1.0
+"""An empty answer to a long poll that comes sooner is none to be asked for again at once, as the clients have it."""
 
 
 class TextMessage(msgspec.Struct):
@@ -87,7 +89,10 @@ class PollReader(Reader):
                     old, self._connection = self._connection, HttpConnection(self.site)
                     self._connection.heads_up, self._connection.heads_down = old.heads_up, old.heads_down
                     await self._connection.open()
-                await self._ask(self.cursor, self.wait_s)
+                asked = loop.time()
+                count = await self._ask(self.cursor, self.wait_s)
+                if self.wait_s and not count and loop.time() - asked < HASTY_S:
+                    await asyncio.sleep(HASTY_S)
         except Unmeasured as why:
             self.fail(why)
 

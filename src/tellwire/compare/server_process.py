@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import re
 import sys
@@ -15,6 +16,10 @@ START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 5.0
 
 _LISTENS = re.compile(rb"listens on (http://\S+)")
+_GRPC = re.compile(rb"gRPC on (grpc://\S+)")
+
+_RTC = ("--rtc", "--rtc-offers-per-s", "10000", "--rtc-offers-per-caller-s", "10000")
+"""All readers come from one address at once, which a server otherwise has to take for an attack."""
 
 
 class ServerFailed(Exception):
@@ -22,9 +27,11 @@ class ServerFailed(Exception):
 
 
 class OwnServer:
-    """A server with default settings, a process of its own on a free port: ``async with OwnServer() as server``."""
+    """A server on a free port, as it comes but for gRPC and data channels: ``async with OwnServer() as server``."""
 
     url = ""
+    grpc: str | None = None
+    """Where it has gRPC, if what that needs is installed."""
     pid = 0
 
     async def __aenter__(self) -> Self:
@@ -33,6 +40,8 @@ class OwnServer:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the process
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tellwire", "serve", "--port", "0"),
+            *(("--grpc-port", "0") if importlib.util.find_spec("grpc") else ()),
+            *(_RTC if importlib.util.find_spec("aiortc") else ()),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=self._log,
@@ -58,7 +67,11 @@ class OwnServer:
         assert self._process.stdout is not None
         while line := await self._process.stdout.readline():
             if found := _LISTENS.search(line):
-                return found[1].decode()
+                url = found[1].decode()
+                # The line after it says where gRPC is, or something else.
+                if found := _GRPC.search(await self._process.stdout.readline()):
+                    self.grpc = found[1].decode()
+                return url
         await self._process.wait()
         self._log.seek(0)
         last = self._log.read().decode(errors="replace").strip().splitlines()[-3:]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from tellwire.compare.clients import GrpcPublisher, GrpcReader, WebRtcPublisher, WebRtcReader
 from tellwire.compare.polling import LongPollReader, PollReader
 from tellwire.compare.publishers import HttpPublisher, PackedWebSocketPublisher, Publisher, WebSocketPublisher
 from tellwire.compare.reader import Reader
@@ -24,6 +25,10 @@ class Wire(NamedTuple):
     """Whether it is one answer without an end, which a proxy may keep to itself."""
     is_paced: bool = False
     """Whether the reader itself decides when it hears of something."""
+    door: Literal["http", "grpc", "udp"] = "http"
+    """Where it goes in: the server's port, gRPC's own, or sockets that no TCP proxy carries."""
+    idle_max: int = 1_000_000
+    """How many idle connections are opened for their memory, where each takes its time."""
 
 
 WIRES = (
@@ -33,6 +38,8 @@ WIRES = (
     Wire("ndjson", "NDJSON stream", NdjsonReader, HttpPublisher, is_stream=True),
     Wire("websocket", "WebSocket, JSON", WebSocketReader, WebSocketPublisher),
     Wire("websocket-msgpack", "WebSocket, MessagePack", PackedWebSocketReader, PackedWebSocketPublisher),
+    Wire("grpc", "gRPC", GrpcReader, GrpcPublisher, door="grpc", idle_max=50),
+    Wire("webrtc", "WebRTC data channel", WebRtcReader, WebRtcPublisher, door="udp", idle_max=20),
 )
 
 BY_KEY = {wire.key: wire for wire in WIRES}
