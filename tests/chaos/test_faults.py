@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -161,3 +165,48 @@ def leader(servers: list[NatsServer]) -> int:
         stream["cluster"]["leader"] for stream in account["stream_detail"] if not stream["name"].startswith("KV_")
     }
     return int(name.removeprefix("n"))
+
+
+def kill_broker(here: Site, crowd: Crowd) -> None:
+    here.place.kill()
+    crowd.fail()
+    here.place.start()
+
+
+def stop_broker(here: Site, crowd: Crowd) -> None:
+    here.place.pause()
+    try:
+        crowd.fail(2)
+    finally:
+        here.place.go_on()
+
+
+def cut_everything(here: Site, crowd: Crowd) -> None:
+    for cable in here.cables:
+        cable.cut()
+        cable.mend()
+
+
+def kill_node(here: Site, crowd: Crowd) -> None:
+    place = random.randrange(3)
+    here.nodes.servers[place].kill()
+    here.nodes.servers[place].wait()
+    here.nodes.start_again(place)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+def test_faults_in_a_row(here: Site, channel: str) -> None:
+    """For TELLWIRE_SOAK_S seconds (300 where it is not set), each crowd goes through ten of them."""
+    deadline = time.monotonic() + float(os.environ.get("TELLWIRE_SOAK_S", "300"))
+    for number in itertools.count():
+        if number and time.monotonic() > deadline:
+            return
+        faults = random.choices([kill_broker, stop_broker, cut_everything, kill_node], k=10)
+        print(number, [fault.__name__ for fault in faults])
+        with Crowd(here.nodes.addresses, f"{channel}-{number}") as crowd:
+            for fault in faults:
+                crowd.flow(random.randrange(FLOW))
+                fault(here, crowd)
+            crowd.flow(FLOW)
+            check_nothing_is_missing(crowd, crowd.finish())
