@@ -90,14 +90,21 @@ class NatsServer:
             self._process = None
 
     def pause(self) -> None:
-        """Let it stand still."""
+        """Let it stand still, all its threads."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        tasks = Path(f"/proc/{self._process.pid}/task")
+        while any(not _stands((task / "stat").read_text()) for task in tasks.iterdir()):
+            time.sleep(0.001)
 
     def go_on(self) -> None:
         """Let it run again."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
+
+
+def _stands(stat: str) -> bool:
+    return stat.rpartition(")")[2].split()[0] == "T"
 
 
 @contextmanager

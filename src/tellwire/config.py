@@ -67,7 +67,7 @@ class Server:
     """Show /metrics to everybody who can reach the server; else only to operators (admin: metrics)."""
     broker: str = "memory://"
     """Where messages are kept: memory:// forgets them with the process, sqlite:///path keeps them in a file,
-    redis://host shares them among nodes."""
+    redis://host and nats://host share them among nodes."""
     workers: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 1
     """Processes that listen on the port, each a node of its own with its own limits; more than one need a broker that
     they share, such as redis://host."""
@@ -430,17 +430,9 @@ def _check_server(settings: Settings, given: Mapping[tuple[str, ...], _Given]) -
 
 
 def _check_rtc(settings: Settings, require: Callable[..., None]) -> None:
-    rtc, scheme = settings.rtc, settings.server.broker.partition("://")[0]
-    for text in rtc.rtc_address:
+    for text in settings.rtc.rtc_address:
         says = f"{_shown(text)} is no IP address; clients are told to send there, such as 203.0.113.7"
         require("rtc_address", "/" not in text and _is_network(text), says, "rtc")
-    require(
-        "rtc_workers",
-        not rtc.rtc_workers or scheme not in OF_ONE_PROCESS,
-        f"rtc_workers are processes of their own, and {scheme}:// is the log of one process; name a broker of several, "
-        "such as redis://127.0.0.1, or leave rtc_workers at 0",
-        "rtc",
-    )
 
 
 def _is_network(text: str) -> bool:
