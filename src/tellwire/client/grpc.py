@@ -1,4 +1,4 @@
-"""The session over gRPC: as over a WebSocket, in the messages of spec/tellwire.proto (spec, section 18).
+"""The session over gRPC: as over a WebSocket, in the messages of spec/tellwire.proto (spec, section 19).
 
 Loaded where somebody asks for it, for it needs the extra tellwire[grpc].
 """
