@@ -30,7 +30,7 @@ Examples:
 """
 )
 @click.option("--node", help="Drain this one: a server, a node of it, or a node's id (see `tellwire nodes`).")
-@click.option("--pid", type=click.IntRange(min=2), help="Drain the server of this process, by a signal.")
+@click.option("--pid", type=click.IntRange(min=1), help="Drain the server of this process, by a signal.")
 @click.option("--wait/--no-wait", default=True, help="Wait until it has ended.  [default: wait]")
 @click.option("--timeout", type=click.FloatRange(min=0.1), default=120.0, show_default=True, help="Seconds to wait.")
 @server_options

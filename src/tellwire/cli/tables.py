@@ -20,11 +20,15 @@ PIPED_WIDTH = 10_000
 
 
 class Column(NamedTuple):
-    """A column: its heading, and whether it holds numbers, or is the one that takes the room that is left."""
+    """A column: its heading, and whether it holds numbers, or is the one that takes the room that is left.
+
+    ``max_width`` is the most that it takes where there is little room.
+    """
 
     heading: str
     is_number: bool = False
     takes_rest: bool = False
+    max_width: int | None = None
 
 
 def console() -> Console:
@@ -43,6 +47,7 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[object]], *, fills:
             no_wrap=True,
             overflow="ellipsis",
             ratio=1 if fills and column.takes_rest else None,
+            max_width=column.max_width if fills else None,
         )
     for row in rows:
         made.add_row(*(cell if isinstance(cell, Text) else Text(shown(str(cell))) for cell in row))
@@ -93,7 +98,7 @@ CONNECTIONS = (
 )  # fmt: skip
 
 READERS = (
-    Column("CLIENT"), Column("USER", takes_rest=True), Column("NODE"), Column("WIRE"), Column("CHANNELS", True),
+    Column("CLIENT"), Column("USER", takes_rest=True), Column("ON", max_width=24), Column("WIRE"), Column("CHANNELS", True),
     Column("LAG", True), Column("MSGS", True), Column("BEHIND", True),
 )  # fmt: skip
 

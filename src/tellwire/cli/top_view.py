@@ -25,7 +25,7 @@ SORTED_BY: dict[Sort, str] = {"rate": "messages", "readers": "readers", "lag": "
 NARROW = 100
 """Columns below which a terminal is narrow: then only what matters most is shown."""
 
-_LEFT_OUT = {"NODES", "MEMBERS", "CHANNELS", "MSGS", "UP"}
+_LEFT_OUT = {"NODES", "MEMBERS", "CHANNELS", "MSGS", "UP", "ON"}
 """Columns that a narrow terminal does without."""
 
 _HEAD_LINES = 3
