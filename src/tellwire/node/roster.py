@@ -131,7 +131,7 @@ class _Asked:
 
     def take(self, part: _Part) -> None:
         parts = self.parts.setdefault(part.node, [])
-        if part.node not in self.missing or part.number != len(parts):
+        if part.number != len(parts) or (parts and parts[-1].is_last):
             return  # twice, or after one that was lost: then it counts as no answer
         parts.append(part)
         if part.is_last:
@@ -140,8 +140,9 @@ class _Asked:
                 self.done.set()
 
     def said(self) -> Iterator[Said]:
+        """Return the answers that are whole; also of nodes that were not known, and are not waited for."""
         for node, parts in self.parts.items():
-            if node not in self.missing:
+            if parts and parts[-1].is_last:
                 items = [_decode(raw) for part in parts for raw in part.items]
                 yield Said(node, _decode(parts[-1].head), items)
 
