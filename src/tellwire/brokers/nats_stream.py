@@ -28,6 +28,8 @@ _log = logging.getLogger("tellwire")
 
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.05, 1.0
 _HEARTBEAT_S = 0.5
+_REPLICA_HEARTBEATS = 6
+"""Heartbeats at the end of a replica after which what it still lacks counts as deleted."""
 _SILENCE_S = 5 * _HEARTBEAT_S
 """Seconds without a message or a heartbeat after which the feed is taken for lost."""
 _FEED_MAX_BYTES = 64 * 1024 * 1024
@@ -82,6 +84,8 @@ class NatsStream(NatsOperations):
         self._consumed = 0
         self._target = 0
         """Where the stream was when it was found: up to there everything is fed, or not there any more."""
+        self._at_end = False
+        self._patience = 0
         self._heard = 0.0
         self._caught = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -175,6 +179,9 @@ class NatsStream(NatsOperations):
                 await client.publish(wanted)
             if int(headers.get("Nats-Last-Consumer", "0")) > self._consumed:
                 self.abandon("the feed lost a message")
+            elif not self._caught.is_set() and self._at_end:
+                self._patience -= 1
+                self._catch_up()
             return
         parts = message.reply.split(".")
         seq, consumed, stamp, pending = (int(part) for part in parts[-4 if len(parts) == 9 else 7 :][:4])
@@ -190,12 +197,15 @@ class NatsStream(NatsOperations):
             return
         self.applied = max(seq, self.applied)
         if self.is_loading or not self._caught.is_set():
-            if pending == 0:
+            self._at_end = pending == 0
+            if self._at_end or self.applied >= self._target:
                 self._catch_up()
         else:
             self._fed_up_to()
 
     def _catch_up(self) -> None:
+        if self.applied < self._target and self._patience > 0:
+            return  # it is fed by a replica that may not have the newest messages yet
         if not self.is_loading and self.applied < self._target:
             self.reload("messages were deleted before this node could read them")
             return
@@ -278,7 +288,8 @@ class NatsStream(NatsOperations):
             self.applied = 0
             self.is_loading = True
             self.begin_loading()
-        self._consumed, self._target = 0, info.state.last_seq
+        self._consumed, self._target, self._at_end = 0, info.state.last_seq, False
+        self._patience = _REPLICA_HEARTBEATS if int(info.config.get("num_replicas", 1)) > 1 else 0
         self._heard = asyncio.get_running_loop().time()
         config = {
             "deliver_subject": f"{self._inbox}.f",
@@ -295,7 +306,8 @@ class NatsStream(NatsOperations):
             config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": start}
         made = await ask(client, self.place, f"CONSUMER.CREATE.{self.name}", stream_name=self.name, config=config)
         consumer = _consumers.decode(made)
-        if not consumer.num_pending and not consumer.delivered.consumer_seq:
+        if not consumer.num_pending and not consumer.delivered.consumer_seq and not self._consumed:
+            self._at_end = True
             self._catch_up()
         await self._until_caught()
         self._ready = True
