@@ -52,7 +52,8 @@ def test_json_and_page_hold_the_same_run(server: Server, tmp_path: Path) -> None
 
 
 def test_complete_run_is_kept_for_the_adviser(tmp_path: Path) -> None:
-    done = run("compare", *QUICK, "--json", XDG_STATE_HOME=str(tmp_path))
+    least = ("--rate", "50", "--seconds", "0.1", "--readers", "1", "--payload", "16", "--idle", "0", "--poll", "100ms")
+    done = run("compare", *least, "--json", XDG_STATE_HOME=str(tmp_path))
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["server"]["is_own"] is True

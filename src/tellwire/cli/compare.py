@@ -194,7 +194,7 @@ def _shown(progress: Progress, options: Options) -> Callable[[str, str, int, int
     from tellwire.compare.wires import BY_KEY
 
     bars: dict[str, TaskID] = {
-        key: progress.add_task(BY_KEY[key].title, step="", total=None, start=False) for key in options.transports
+        key: progress.add_task(BY_KEY[key].title, step="waits", total=1, start=False) for key in options.transports
     }
 
     def show(key: str, step: str, done: int, total: int) -> None:
@@ -209,6 +209,9 @@ def _shown(progress: Progress, options: Options) -> Callable[[str, str, int, int
 
 def _run(comparison: Comparison) -> bool:
     """Run it; tell whether it was interrupted."""
+    # gRPC would write into the bars that servers are started while it runs, which it is not asked to survive.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         import uvloop
     except ImportError:

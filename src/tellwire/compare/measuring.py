@@ -281,6 +281,8 @@ class Measuring:
         deliveries = sum(len(inbox.numbers) for inbox in inboxes)
         load = meter.load(deliveries, late)
         latencies = distribution_ms([value for inbox in inboxes for value in inbox.latencies_s])
+        # What was published late by half of that or more says nothing of the server.
+        load["bottleneck"] |= deliveries > 0 and load["late_ms"] > latencies["p99"] / 2
         entry: dict[str, Any] = {"readers": readers, "missing": missing, "latency_ms": latencies, "load": load}
         entry["cpu_us_per_message"] = entry["cpu_us_per_delivery"] = None
         if cpu is not None and spent is not None and deliveries:

@@ -29,9 +29,12 @@ def print_result(found: dict[str, Any], console: Console) -> None:
         console.print()
         console.print(_times(measured, f"Milliseconds, at {settings['rate']:g} messages/s to {_readers(shown)}"))
         console.print()
-        console.print(_costs(measured, size, shown))
+        console.print(_bytes_table(measured, size))
+        if any("memory_kib_per_connection" in wire or _has_cpu(wire) for wire in measured.values()):
+            console.print()
+            console.print(_costs(measured, shown))
         console.print()
-        console.print(_own_limits(measured, shown))
+        console.print(_own_limits(measured))
         if any(_is_marked(wire) for wire in measured.values()):
             note = f"{MARK} the load generator was the bottleneck: the server may do better."
             console.print(Text(note, "yellow"))
@@ -65,29 +68,40 @@ def _times(wires: dict[str, Any], title: str) -> Table:
     return table
 
 
-def _costs(wires: dict[str, Any], size: int, readers: int) -> Table:
-    title = f"Bytes on the wire beside {size} of payload, and what the server spends"
-    table = _table(title, "", "heads ↓", "framing ↓", "↑", "publish ↑", "publish ↓", "CPU/delivery", "memory")
+def _bytes_table(wires: dict[str, Any], size: int) -> Table:
+    title = f"Bytes on the wire beside {size} of payload"
+    table = _table(title, "", "heads ↓", "framing ↓", "↑", "publish ↑", "publish ↓")
     for wire in wires.values():
         entry = _at(wire.get("bytes"), "payload_bytes", size)
         publish = _at(wire.get("publish", {}).get("bytes"), "payload_bytes", size)
-        cpu = _at(wire.get("readers"), "readers", readers)
-        memory = wire.get("memory_kib_per_connection") or {}
-        spent = cpu.get("cpu_us_per_delivery")
         table.add_row(
             wire["title"],
             *(_bytes(entry, "down", part) for part in ("headers", "framing")),
             _bytes(entry, "up", "total"),
             *(_bytes(publish, way, "beside") for way in ("up", "down")),
-            _marked(f"{spent:.3g} µs", cpu) if spent is not None else "–",
+        )
+    return table
+
+
+def _costs(wires: dict[str, Any], readers: int) -> Table:
+    table = _table(
+        f"What the server spends, with {_readers(readers)}", "", "CPU/message", "CPU/delivery", "memory/connection"
+    )
+    for wire in wires.values():
+        cpu = _at(wire.get("readers"), "readers", readers)
+        memory = wire.get("memory_kib_per_connection") or {}
+        spent = [cpu.get(name) for name in ("cpu_us_per_message", "cpu_us_per_delivery")]
+        table.add_row(
+            wire["title"],
+            *("–" if value is None else _marked(f"{_figure(value)} µs", cpu) for value in spent),
             _marked(f"{memory['median']:.3g} KiB", memory) if memory else "–",
         )
     return table
 
 
-def _own_limits(wires: dict[str, Any], readers: int) -> Table:
+def _own_limits(wires: dict[str, Any]) -> Table:
     """What the load generator itself could have done: beyond that nothing is the server's."""
-    title = f"The load generator's own limit, operations a second (and its share of a core, with {_readers(readers)})"
+    title = "The load generator's own limit, operations a second, and its share of a core"
     table = _table(title, "", "connect", "deliver", "resume", "open", "share", "late p99")
     for wire in wires.values():
         latency = wire.get("latency_ms") or {}
@@ -111,9 +125,15 @@ def _table(title: str, *columns: str) -> Table:
 
 def _ms(figure: dict[str, Any] | None, name: str) -> str:
     value = (figure or {}).get(name)
-    return (
-        "–" if figure is None or value is None else _marked(f"{value:,.0f}" if value >= 100 else f"{value:.3g}", figure)
-    )
+    return "–" if figure is None or value is None else _marked(_figure(value), figure)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _has_cpu(wire: dict[str, Any]) -> bool:
+    return any(entry["cpu_us_per_delivery"] is not None for entry in wire.get("readers", []))
 
 
 def _bytes(entry: dict[str, Any], way: str, part: str) -> str:
