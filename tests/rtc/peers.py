@@ -111,7 +111,7 @@ class Peer:
         self._incoming.put_nowait(None)
 
     def _decode(self, payload: bytes | str) -> Any:
-        return msgspec.msgpack.decode(payload) if self.packed else json.loads(payload)
+        return msgspec.msgpack.decode(payload) if isinstance(payload, bytes) and self.packed else json.loads(payload)
 
     def _take(self, message: bytes | str) -> None:
         self.messages += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import httpx
 
@@ -90,7 +90,7 @@ class _Way(asyncio.DatagramProtocol):
         loop = asyncio.get_running_loop()
         remote = ("127.0.0.1", self._relay.upstream)
         transport, _ = await loop.create_datagram_endpoint(lambda: self, remote_addr=remote)
-        self._transport = cast(asyncio.DatagramTransport, transport)
+        self._transport = transport
         for data in self._early:
             self.send(data)
 

@@ -18,12 +18,9 @@ class RtcSettings:
     """IP addresses that clients are told to send to, such as the public one of a machine behind NAT; without any,
     those of `host`, which for 0.0.0.0 are all of this machine."""
     rtc_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
-    """UDP port that carries all data channels; 0 takes a free one. Workers take those that follow, one each."""
-    rtc_workers: Annotated[int, msgspec.Meta(ge=0, le=256)] = 0
-    """Processes of their own for data channels, which then cost the server's process nothing but their offers; needs a
-    broker that nodes share. With 0 they are in the server's process."""
+    """UDP port that carries all data channels; 0 takes a free one. Several `workers` take those that follow, one each."""
     rtc_connections: int = 2000
-    """Connections of data channels at most, in each process; beyond it the oldest that is not open yet makes way, else
+    """Connections of data channels at most, in each worker; beyond it the oldest that is not open yet makes way, else
     the answer is 503 too_many_connections."""
     rtc_offers_per_s: float = 100.0
     """Offers taken per second, in all, with as many at once; beyond it the answer is 429 rate_limited. A connection's
