@@ -22,6 +22,7 @@ from tellwire.config import (
 from tellwire.ice import IceSettings
 from tellwire.limits import Limits
 from tellwire.names import Namespace
+from tellwire.transports.rtc.settings import RtcSettings
 from tellwire.webhooks import WebhookSettings
 
 FILE = """\
@@ -250,7 +251,7 @@ def test_certificate_and_key_go_together(tmp_path: Path, given: str, other: str)
     assert f"{given} needs {other} beside it" in str(refusal({given: str(path)}))
 
 
-@pytest.mark.parametrize("room", [Server, Limits, AuthSettings, WebhookSettings, IceSettings, Namespace])
+@pytest.mark.parametrize("room", [Server, Limits, AuthSettings, WebhookSettings, IceSettings, RtcSettings, Namespace])
 def test_rooms_are_frozen_and_documented(room: type) -> None:
     known = room_settings(room, "room")
     assert all(setting.doc for setting in known if setting.key != "name")
@@ -262,7 +263,7 @@ def test_no_two_settings_share_a_name() -> None:
     assert len(keys) == len(set(keys))
     assert {setting.key for setting in settings()} == {
         field.name
-        for room in (Server, Limits, AuthSettings, WebhookSettings, IceSettings)
+        for room in (Server, Limits, AuthSettings, WebhookSettings, IceSettings, RtcSettings)
         for field in dataclasses.fields(room)
     }
     assert namespace_settings()
@@ -270,3 +271,9 @@ def test_no_two_settings_share_a_name() -> None:
 
 def test_settings_page_is_current() -> None:
     assert settings_page.PAGE.read_text() == settings_page.text(), "run make docs"
+
+
+def test_addresses_of_data_channels_are_addresses() -> None:
+    with pytest.raises(InvalidSetting, match=r"'example.org' is no IP address"):
+        load_settings({"rtc_address": ("example.org",)}, {})
+    assert load_settings({"rtc_address": ("203.0.113.7", "2001:db8::7")}, {}).rtc.rtc_address[1] == "2001:db8::7"
