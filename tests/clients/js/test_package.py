@@ -32,6 +32,14 @@ try {
 }
 const answer: unknown = await client.call("add", [1, 2], { timeoutMs: 100 });
 console.log(answer, (await client.history("news", { limit: 5 })).messages.length);
+const call = await client.room("r1", { connectMs: 5000 });
+call.onTrack(({ peer, kind, track }) => console.log(peer.path, kind, track.id));
+call.on("file", (file) => void file.accept().then((blob) => console.log(file.name, blob?.size)));
+await call.join({ audio: true, video: { width: 640 }, state: { name: "Ann" } });
+for (const peer of call.peers.values()) {
+  call.dataChannel(peer, { unreliable: true }).send("quick");
+  await call.sendFile(peer, new Blob([]), { onProgress: ({ bytes, size }) => console.log(bytes / size) }).done;
+}
 client.close();
 // @ts-expect-error there is no such transport
 new Tellwire("https://example.org", { transports: ["pigeon"] });

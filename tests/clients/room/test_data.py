@@ -97,6 +97,21 @@ def test_a_page_that_reloads_finds_its_room_again(pair: Pair) -> None:
         talk(first, second, 20)
 
 
+def test_a_page_that_was_put_away_comes_in_again(pair: Pair) -> None:
+    first, second = pair()
+    first.wait_path("direct")
+    second.wait_path("direct")
+    # As for the way back, where the browser keeps the page.
+    second.run("() => dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
+    assert second.run("() => room.peers.size") == 0
+    first.wait("peer()?.path !== 'direct'")
+    second.run("() => dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
+    for each in (first, second):
+        each.wait_path("direct")
+    talk(first, second, 20)
+    assert first.errors == second.errors == []
+
+
 def test_both_call_at_once(pair: Pair) -> None:
     first, second = pair({"state": {"name": "ann"}}, {"state": {"name": "bob"}})
     for each in (first, second):
