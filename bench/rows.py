@@ -28,6 +28,8 @@ from field import CENTRIFUGO, SOCKETIO_NODE, SOCKETS, STREAMS
 from generator import Figures, Generator
 from measuring import Bed, Bench, Entry, fill, highest_rate, spread, start
 from npm import PACKAGES, npm_missing
+from services import grpc_acks, grpc_fanout
+from shared import acknowledge, nodes
 from table import (
     ACKS,
     BUNDLE_MAX_KIB,
@@ -347,5 +349,9 @@ def bundle(bench: Bench) -> Row:
 
 
 ROWS: dict[str, Callable[[Bench], Row]] = {
-    row.__name__: row for row in (fanout, paced, rooms, sse, memory, publish, unused, recover, tokens, growth, bundle)
-}
+    row.__name__: row
+    for row in (
+        fanout, paced, rooms, sse, memory, publish, unused, recover, tokens, growth, bundle, acknowledge, nodes,
+        grpc_fanout, grpc_acks,
+    )
+}  # fmt: skip
