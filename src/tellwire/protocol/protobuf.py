@@ -22,7 +22,7 @@ from tellwire.protocol.data import check_data, to_json, to_packed, to_value
 from tellwire.protocol.encodings import Encoding
 from tellwire.protocol.internal import is_internal, push_of
 from tellwire.protocol.proto import tellwire_pb2 as pb
-from tellwire.protocol.pushes import GapPush, PresencePush, Push, Signal
+from tellwire.protocol.pushes import GapPush, PresencePush, Published, Push, Signal
 
 JSON_TYPE = "application/json"
 PACKED_TYPE = "application/msgpack"
@@ -204,6 +204,8 @@ def fill(target: Proto, struct: msgspec.Struct, *, packed: bool) -> None:
 
 def to_proto(push: Push, *, packed: bool) -> pb.Push:
     """Make the message of a push; data in it is in MessagePack or JSON as `packed` says."""
+    if type(push) is Published and type(push.ref) is int:  # what there are by far the most of
+        return pb.Push(ref=push.ref, published=pb.Published(position=push.position or "", duplicate=push.duplicate))
     wrapped = pb.Push()
     ref = getattr(push, "ref", None)
     if isinstance(ref, int):

@@ -17,6 +17,9 @@ from tellwire.transports.conversation import Conversation
 from tellwire.transports.grpc.statuses import Context, error_of_close, refuse
 from tellwire.transports.writer import SLOT_MAX_BYTES
 
+GATHER_S = 0.001
+"""Seconds for which the answers to a peer that has many commands under way are gathered into one message."""
+
 FAREWELL_S = 5.0
 """Seconds that a peer has to take the last push before the stream is cut."""
 
@@ -41,6 +44,9 @@ class StreamDoor:
         self._end: tuple[CloseCode, str] | None = None
         self._cut_later: asyncio.TimerHandle | None = None
         self._serving: asyncio.Task[None] | None = None
+        self.is_writing = False
+        self.hears_more = False
+        """Whether the peer said something while it was being answered: one that waits for the answer could not."""
         self.subscriber: Subscriber = node.admit(self, encoding, caller)
 
     def write(self, batch: tuple[bytes, ...]) -> None:
@@ -104,9 +110,15 @@ class StreamDoor:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            if self.hears_more:
+                # A write costs more than all that is in it, so that it waits for the answers that are about to come.
+                self.hears_more = False
+                await asyncio.sleep(GATHER_S)
             while self._out:
                 message = self._next()
+                self.is_writing = True
                 await self._context.write(message)
+                self.is_writing = False
                 self._size -= len(message)
             if self._end is not None:
                 return
@@ -166,6 +178,7 @@ class ConversationDoor(StreamDoor):
         try:
             async for payload in requests:
                 self.subscriber.silent_beats = 0
+                self.hears_more = self.hears_more or self.is_writing
                 for command in parse(pb.Commands, payload).commands:
                     self._take(command)
                     await self._may_read.wait()
