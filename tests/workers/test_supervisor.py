@@ -42,7 +42,7 @@ class Staged:
     """A supervisor of workers that run a few lines."""
 
     def __init__(self, tmp_path: Path, lines: str, *, workers: int = 2, kill_after_s: float = 20.0) -> None:
-        script = tmp_path / "worker.py"
+        script = self._script = tmp_path / "worker.py"
         self._starts = tmp_path / "starts"
         script.write_text(PROGRAM.format(starts=str(self._starts)) + lines)
         server = replace(SETTINGS.server, workers=workers)
@@ -59,6 +59,11 @@ class Staged:
         async with asyncio.timeout(WATCHDOG_S):
             return await self.supervisor.run()
 
+    def kill_one(self) -> None:
+        """End one of the workers; other tests may have left processes of their own."""
+        children = psutil.Process().children()
+        next(each for each in children if each.is_running() and str(self._script) in each.cmdline()).kill()
+
     @property
     def starts(self) -> int:
         return self._starts.stat().st_size
@@ -69,7 +74,7 @@ async def test_supervisor_gives_up_on_workers_that_die_at_once_again_and_again(t
     staged = Staged(tmp_path, "ready()\nif count > 2: sys.exit(7)\nstay()\n")
     running = asyncio.create_task(staged.run())
     await staged.ready
-    psutil.Process().children()[0].kill()
+    staged.kill_one()
     with pytest.raises(GaveUp, match=rf"ended with exit code 7; it was the {TRIES}th in a row"):
         await running
     assert staged.starts == 2 + TRIES - 1
@@ -93,7 +98,7 @@ async def test_supervisor_goes_on_where_a_worker_stays_at_last(
     staged = Staged(tmp_path, lines, workers=1)
     running = asyncio.create_task(staged.run())
     await staged.ready
-    psutil.Process().children()[0].kill()
+    staged.kill_one()
     assert await running is True
     assert caplog.text.count("was ended by SIGKILL; another is started") == 6
 
