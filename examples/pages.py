@@ -6,6 +6,7 @@ A program of your own looks the same, but for who may come in: here that is ever
 """
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class Modules(StaticFiles):
 
 tellwire = Tellwire(
     open=True,
+    rtc=find_spec("aiortc") is not None,  # data channels, for the game
     namespaces=[
         Namespace(name="room", history_messages=5000),
         Namespace(name="stocks", history_messages=1000, policy="latest"),  # a reader that lags wants the newest prices

@@ -22,7 +22,7 @@ SOURCES = sorted(path for kind in ("py", "js", "sh") for path in EXAMPLES.rglob(
 LINES_MAX = 145
 
 APPLICATIONS = {
-    "pages.py": ["chat", "notifications", "ticker", "whiteboard", "collab", ""],
+    "pages.py": ["chat", "notifications", "ticker", "whiteboard", "collab", "call", "drop", "game", "camera", ""],
     "assistant/app.py": ["assistant"],
     "upload/app.py": ["upload"],
 }
