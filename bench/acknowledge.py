@@ -72,11 +72,11 @@ async def measure(url: str, publishes: int, turns: int) -> dict[str, list[float]
     took: dict[str, list[float]] = {name: [] for name in others}
     number = 0
     for turn in range(turns + 1):
-        for name, publish in others.items():
+        for name, one in others.items():
             for _ in range(publishes):
                 number += 1
                 begun = time.perf_counter()
-                await publish(number)
+                await one(number)
                 if turn:  # the first is for warming up
                     took[name].append((time.perf_counter() - begun) * 1e6)
     await broker.aclose()

@@ -29,6 +29,8 @@ from tellwire.presence.table import Table
 _QUEUE_MAX_BYTES = 16 * 1024 * 1024
 _MARKER_KEPT_S = 60.0
 """Seconds for which the mark of a deleted key stays: a node whose feed lags so far loads the bucket anew."""
+_HISTORY = 4
+"""Values kept of each key: by those before it a node that was away tells what its own change found there."""
 _MARKERS_AT_ONCE = 500
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _WINDOW_NS = 120 * 1_000_000_000
@@ -104,7 +106,7 @@ class Bucket(NatsStream):
                 {
                     "name": f"KV_{name}",
                     "subjects": [f"{self._prefix}>"],
-                    "max_msgs_per_subject": 1,
+                    "max_msgs_per_subject": _HISTORY,
                     "allow_rollup_hdrs": True,
                     "deny_delete": True,
                     "discard": "new",
@@ -113,7 +115,6 @@ class Bucket(NatsStream):
                 }
             ),
             _QUEUE_MAX_BYTES,
-            {"deliver_policy": "last_per_subject", "filter_subject": f"{self._prefix}>"},
         )
         self.table = Table()
         self.keys: dict[str, Key] = {}
@@ -122,7 +123,8 @@ class Bucket(NatsStream):
         self.is_doubtful = False
         """Whether the bucket was lost since the last beat."""
         self._nodes: dict[str, str] = {}
-        self._loaded: list[tuple[str, int, Held]] = []
+        self._next = Table()
+        self._next_keys: dict[str, Key] = {}
         self._loaded_epoch = ""
         self._markers: deque[tuple[float, str, int]] = deque()
         self._sweeper: asyncio.Task[None] | None = None
@@ -151,18 +153,19 @@ class Bucket(NatsStream):
     # The feed
 
     def begin_loading(self) -> None:
-        self._loaded = []
+        self._next, self._next_keys = Table(), {}
         self.leases = {}
         self._nodes = {}
 
     def end_loading(self, is_first: bool, is_other: bool) -> None:
-        self._loaded.sort(key=lambda loaded: loaded[2].order or loaded[1])
-        self.table, self.keys = Table(), {}
-        for key, seq, held in self._loaded:
-            self._enter(key, seq, held)
+        loaded, self._next = self._next, Table()
+        self.table, self.keys = Table(), self._next_keys
+        for known in sorted(self.keys.values(), key=lambda known: known.order):
+            member = loaded.find(known.channel, known.client)
+            assert member is not None
+            self.table.enter(member)
         for node, (_, until) in self.leases.items():
             self._renew(node, until)
-        self._loaded = []
         if self._loaded_epoch not in ("", self.epoch):
             self.is_doubtful = True
         self._loaded_epoch = self.epoch
@@ -179,14 +182,12 @@ class Bucket(NatsStream):
         if key.startswith("n."):
             before = self._fed_lease(key, message)
         elif self.is_loading:
-            if message.data:
-                self._loaded.append((key, message.seq, _holds.decode(message.data)))
+            before = self._fed_member(self._next, self._next_keys, key, message)
             self._fed_mark(message)
-            return
         else:
-            before = self._fed_member(key, message)
+            before = self._fed_member(self.table, self.keys, key, message)
         own = self._own.get(message.headers.get("Nats-Msg-Id", ""))
-        if own is not None and not self.is_loading:
+        if own is not None:
             own.before = before
 
     def _fed_lease(self, key: str, message: Fed) -> int:
@@ -207,29 +208,26 @@ class Bucket(NatsStream):
             self.table.forget([known])
         return before
 
-    def _fed_member(self, key: str, message: Fed) -> Member | None:
-        known = self.keys.get(key)
-        before = None if known is None else self.table.find(known.channel, known.client)
+    def _fed_member(self, table: Table, keys: dict[str, Key], key: str, message: Fed) -> Member | None:
+        known = keys.get(key)
+        before = None if known is None else table.find(known.channel, known.client)
         if message.data:
-            self._enter(key, message.seq, _holds.decode(message.data))
+            held = _holds.decode(message.data)
+            table.enter(held.member)
+            keys[key] = Key(message.seq, held.order or message.seq, held.member.channel, held.member.client)
         elif known is not None and known.rev > int(message.headers.get(_EXPECTED, "0")) > 0:
             # It was to end what was there before, and somebody had entered meanwhile: that stands.
-            if before is not None:
+            if before is not None and not self.is_loading:
                 self.broken.append(before)
             return None
         elif known is not None:
-            del self.keys[key]
-            self.table.leave(known.channel, known.client)
+            del keys[key]
+            table.leave(known.channel, known.client)
         return before
 
     def _fed_mark(self, message: Fed) -> None:
         if not message.data and self.now_ms() - message.time_ms > 1000 * _MARKER_KEPT_S:
             self.mark(message.subject, message.seq)  # whoever left it there is gone
-
-    def _enter(self, key: str, seq: int, held: Held) -> None:
-        member = held.member
-        self.table.enter(member)
-        self.keys[key] = Key(seq, held.order or seq, member.channel, member.client)
 
     def _renew(self, node: str, until: int) -> None:
         if until:
