@@ -1,4 +1,4 @@
-"""A call: pictures that move, a screen that comes and goes, and a fifth who finds no place."""
+"""A call: pictures that move, a screen that comes and goes, and somebody who reloads."""
 
 from __future__ import annotations
 
