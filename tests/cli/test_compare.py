@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tellwire.advise import figures_of
+from tellwire.cli.compare import is_worth_keeping, keep
+from tellwire.compare.comparison import Comparison
+from tellwire.compare.options import Options
+from tellwire.compare.path import Path as Way
 from tests.cli.commands import COMMAND, environment, run
 from tests.guarded import token
 from tests.serving import WATCHDOG_S, Server
@@ -51,13 +56,26 @@ def test_json_and_page_hold_the_same_run(server: Server, tmp_path: Path) -> None
     assert json.loads(held) == found
 
 
-def test_complete_run_is_kept_for_the_adviser(tmp_path: Path) -> None:
-    least = ("--rate", "50", "--seconds", "0.1", "--readers", "1", "--payload", "16", "--idle", "0", "--poll", "100ms")
-    done = run("compare", *least, "--json", XDG_STATE_HOME=str(tmp_path))
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["server"]["is_own"] is True
-    assert json.loads((tmp_path / "tellwire" / "compare.json").read_text()) == found
+@pytest.mark.parametrize(
+    ("ended", "options", "is_kept"),
+    [
+        ("complete", Options(), True),
+        ("interrupted", Options(), False),
+        ("complete", Options(transports=("sse",)), False),
+        ("complete", Options(path=Way(delay_s=0.05)), False),
+    ],
+)
+def test_whole_runs_over_the_way_as_it_is_are_for_the_adviser(ended: str, options: Options, is_kept: bool) -> None:
+    assert is_worth_keeping({"ended": ended}, options) is is_kept
+
+
+def test_what_is_kept_is_what_the_adviser_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    found = Comparison(Options()).found
+    keep(found)
+    figures = figures_of(None)
+    assert figures is not None
+    assert figures.document == found
 
 
 def test_ctrl_c_ends_with_what_was_measured(server: Server, tmp_path: Path) -> None:

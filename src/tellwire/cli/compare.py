@@ -157,8 +157,8 @@ def compare(
     if html is not None:
         html.write_text(write_page(found), encoding="utf-8")
         click.echo(f"the plots are in {html}", err=True)
-    if _is_worth_keeping(found, options):
-        _keep(found)
+    if is_worth_keeping(found, options):
+        keep(found)
     if was_interrupted:
         sys.exit(130)
     if found["ended"] != "complete":
@@ -226,13 +226,15 @@ def _run(comparison: Comparison) -> bool:
     return False
 
 
-def _is_worth_keeping(found: dict[str, Any], options: Options) -> bool:
+def is_worth_keeping(found: dict[str, Any], options: Options) -> bool:
+    """Tell whether the adviser may go by a run: a whole one of every transport, over the way as it is."""
     from tellwire.compare.wires import BY_KEY
 
     return found["ended"] == "complete" and options.path.is_plain and set(options.transports) == set(BY_KEY)
 
 
-def _keep(found: dict[str, Any]) -> None:
+def keep(found: dict[str, Any]) -> None:
+    """Keep a run where the adviser looks; where that cannot be written, say so."""
     path = last_run()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
