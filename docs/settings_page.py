@@ -40,6 +40,7 @@ _SERVER = "Where the server listens, whom it lets in, and where its logs live."
 _LIMITS = "Bounds on what a peer can make the server do or keep. [Limits](../limits.md) says what happens beyond them."
 _AUTH = "Which tokens are accepted, and what may be done without one. See [Authentication](../authentication.md)."
 _ICE = "STUN and TURN servers, by which clients find a way to each other. See [Calls](../calls.md)."
+_RTC = "WebRTC data channels to the server. See [Data channels](../webrtc.md)."
 _HOOKS = "The backend that is asked over HTTP. See [Hooks](../hooks.md)."
 
 _NAMESPACES = """A channel's namespace is what stands before the first colon of its name: `chat:lobby` is in
@@ -59,7 +60,8 @@ def text() -> str:
     """Return the text of the page."""
     known = settings()
     parts = [_HEAD]
-    for room, says in (("server", _SERVER), ("limits", _LIMITS), ("auth", _AUTH), ("hooks", _HOOKS), ("ice", _ICE)):
+    rooms = {"server": _SERVER, "limits": _LIMITS, "auth": _AUTH, "hooks": _HOOKS, "ice": _ICE, "rtc": _RTC}
+    for room, says in rooms.items():
         parts += [f"## `[{room}]`\n", f"{says}\n", _table(setting for setting in known if setting.room == room)]
     parts += ["## `[namespaces.NAME]`\n", _NAMESPACES, _namespace_table(), "## Of the other commands\n", _CLIENT]
     return "\n".join(parts)
