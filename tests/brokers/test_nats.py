@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import nkeys
 import pytest
 
 from tellwire.brokers.base import Broker
 from tellwire.brokers.nats import NatsBroker
 from tellwire.brokers.nats_url import NatsPlace
+from tellwire.errors import Unavailable
 from tellwire.names import Namespaces
 from tellwire.testing.contract import DurableBrokerContract
-from tellwire.testing.harness import MakeBroker
+from tellwire.testing.harness import Collected, MakeBroker, on_loop, opened, publish
 from tellwire.testing.model import BrokerModelContract
 from tests.nats_servers import NatsServer, nats_server, needs_nats
+from tests.serving import Certificate
 
 pytestmark = needs_nats
 
@@ -51,3 +55,40 @@ class TestNatsBroker(DurableBrokerContract, BrokerModelContract):
 
 def place_of(server: NatsServer) -> NatsPlace:
     return NatsPlace.parse(f"{server.url}?prefix=log-{next(_logs)}")
+
+
+@on_loop
+async def test_nats_over_tls_with_a_password(tmp_path: Path, certificate: Certificate) -> None:
+    config = f"""
+        tls {{ cert_file: "{certificate.cert}", key_file: "{certificate.key}" }}
+        authorization {{ user: ann, password: "s:cret" }}
+    """
+    with nats_server(tmp_path, config) as server:
+        url = f"tls://ann:s%3Acret@127.0.0.1:{server.port}?ca={certificate.cert}"
+        async with opened(NatsBroker(NatsPlace.parse(url)), "a") as (broker, feed):
+            await publish(broker, "a", 3)
+            assert feed.seqs == [1, 2, 3]
+        for wrong, sentence in (
+            (url.replace("s%3Acret", "guess"), "uthorization"),
+            (url.partition("?")[0], "certificate"),
+        ):
+            broken = NatsBroker(NatsPlace.parse(wrong))
+            with pytest.raises(Unavailable, match=sentence) as caught:
+                await broken.open(Collected())
+            assert "guess" not in str(caught.value)
+            await broken.aclose()
+
+
+@on_loop
+async def test_nats_with_an_nkey(tmp_path: Path) -> None:
+    seed = nkeys.encode_seed(bytes(range(32)), nkeys.PREFIX_BYTE_USER)
+    public = nkeys.from_seed(bytearray(seed)).public_key.decode()
+    (tmp_path / "user.nk").write_bytes(seed)
+    with nats_server(tmp_path, f"authorization {{ users: [ {{ nkey: {public} }} ] }}") as server:
+        async with opened(NatsBroker(NatsPlace.parse(f"{server.url}?nkey={tmp_path}/user.nk")), "a") as (broker, feed):
+            await publish(broker, "a")
+            assert feed.seqs == [1]
+        broken = NatsBroker(NatsPlace.parse(server.url))
+        with pytest.raises(Unavailable, match="uthorization"):
+            await broken.open(Collected())
+        await broken.aclose()
