@@ -24,7 +24,7 @@ help:
 	@echo "make clean      remove what these made"
 
 serve: $(RUN)
-	@exec $(PY) -m tellwire serve --grpc-port 0 $(ARGS)
+	@exec $(PY) -m tellwire serve --grpc-port 0 --rtc $(ARGS)
 
 test: lint system-packages $(NODE)
 	$(PY) -m pytest -n 2 -m "not soak and not browser" $(ARGS) || [ $$? = 5 ]
@@ -75,7 +75,7 @@ $(PY):
 
 $(RUN): pyproject.toml | $(PY)
 	@echo "installing Tellwire into $(VENV) (once; later starts need no network)"
-	@$(PY) -m pip install --quiet --editable '.[grpc]' || { \
+	@$(PY) -m pip install --quiet --editable '.[grpc,webrtc]' || { \
 		echo "pip could not install Tellwire's dependencies: see its last lines above." >&2; exit 1; }
 	@touch $@
 
