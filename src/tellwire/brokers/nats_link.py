@@ -66,6 +66,9 @@ async def dial(place: NatsPlace, on_lost: Callable[[Client, str], None]) -> Clie
             for host, port in hosts:
                 try:
                     return await _connect(place, host, port, on_lost)
+                except (BrokenPipeError, ConnectionResetError) as exc:
+                    # It says why, but that may be lost where it closes before it has read everything.
+                    why = f"{exc}; it closes connections whose user, password or token are wrong"
                 except (NatsError, OSError, ValueError, TimeoutError) as exc:
                     why = str(exc) or "it did not answer in time"
     except TimeoutError:
