@@ -89,6 +89,6 @@ async def test_nats_with_an_nkey(tmp_path: Path) -> None:
             await publish(broker, "a")
             assert feed.seqs == [1]
         broken = NatsBroker(NatsPlace.parse(server.url))
-        with pytest.raises(Unavailable, match="uthorization|token are wrong"):
+        with pytest.raises(Unavailable, match=r"uthorization|token are wrong"):
             await broken.open(Collected())
         await broken.aclose()

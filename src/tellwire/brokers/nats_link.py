@@ -115,7 +115,8 @@ async def _connect(place: NatsPlace, host: str, port: int, on_lost: Callable[[Cl
         with suppress(Exception):
             async with asyncio.timeout(1):
                 await client.close()
-        if causes and isinstance(exc, NatsError | OSError):
+        is_cut = isinstance(exc, BrokenPipeError | ConnectionResetError)
+        if causes and isinstance(exc, NatsError | OSError) and not is_cut:
             raise NatsError(causes[-1]) from exc
         raise
     return client
