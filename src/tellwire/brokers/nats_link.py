@@ -28,6 +28,10 @@ _LOOK_S, _CHANGE_S = 1.5, 5.0
 """Seconds after which a request counts as lost: to a leader that is no more, nobody else answers it."""
 
 
+_CUT = ("Broken pipe", "reset by peer", "EOF", "closed")
+"""What errors say of a connection that the other end has closed."""
+
+
 class Refused(Exception):
     """JetStream answered with an error.
 
@@ -66,11 +70,11 @@ async def dial(place: NatsPlace, on_lost: Callable[[Client, str], None]) -> Clie
             for host, port in hosts:
                 try:
                     return await _connect(place, host, port, on_lost)
-                except (BrokenPipeError, ConnectionResetError) as exc:
-                    # It says why, but that may be lost where it closes before it has read everything.
-                    why = f"{exc}; it closes connections whose user, password or token are wrong"
                 except (NatsError, OSError, ValueError, TimeoutError) as exc:
                     why = str(exc) or "it did not answer in time"
+                    if any(sign in why for sign in _CUT):
+                        # It says why, but that is lost where it closes before it has read everything.
+                        why += "; it closes connections whose user, password or token are wrong"
     except TimeoutError:
         pass
     raise Unavailable(f"{place} cannot be reached: {why}")
@@ -115,8 +119,7 @@ async def _connect(place: NatsPlace, host: str, port: int, on_lost: Callable[[Cl
         with suppress(Exception):
             async with asyncio.timeout(1):
                 await client.close()
-        is_cut = isinstance(exc, BrokenPipeError | ConnectionResetError)
-        if causes and isinstance(exc, NatsError | OSError) and not is_cut:
+        if causes and isinstance(exc, NatsError | OSError):
             raise NatsError(causes[-1]) from exc
         raise
     return client
