@@ -135,7 +135,9 @@ def test_anything_at_any_time_on_any_transport(script: list[tuple[str, Any]], la
                 assert world.had[channel] == server.log.data(channel)
                 assert world.gaps[channel] == []
             mine = [each["data"] for each in server.log.messages if each["data"].startswith("mine")]
-            assert mine == sorted(set(mine)), "twice, or out of order"
+            assert len(mine) == len(set(mine)), "twice"
+            # One that a server refuses for a moment is sent again, behind those that were under way with it.
+            assert ("busy", None) in script or mine == sorted(mine), "out of order"
             failed = [result for result in results if isinstance(result, BaseException)]
             assert all(isinstance(error, Uncertain) for error in failed)
             assert len(mine) >= len(results) - len(failed), "acknowledged, but not in the log"
