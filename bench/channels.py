@@ -25,7 +25,7 @@ import uvloop
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tellwire.client import Client, Settings, connect  # noqa: E402
+from tellwire.client import Client, Message, Settings, connect  # noqa: E402
 from tests.rtc.relay import Relay, ThroughRelay  # noqa: E402
 
 RTT_S = 0.04
@@ -62,9 +62,12 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 async def read_into(found: list[float], client: Client, channel: str, **options: Any) -> None:
     """Note how late each message is."""
-    reading = client.subscribe(channel, **options)
-    async for message in reading:
+
+    def note(message: Message) -> None:
         found.append(time.time() - message.data["at"])
+
+    async for message in client.subscribe(channel, **options):
+        note(message)
 
 
 async def readers(url: str, count: int, seconds: float) -> None:
