@@ -18,7 +18,7 @@ class RtcSettings:
     """IP addresses that clients are told to send to, such as the public one of a machine behind NAT; without any,
     those of `host`, which for 0.0.0.0 are all of this machine."""
     rtc_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
-    """UDP port that carries all data channels; 0 takes a free one. Several `workers` take one each, from this one on."""
+    """UDP port that carries all data channels; 0 takes a free one. Several `workers` take one each, from it on."""
     rtc_connections: int = 2000
     """Connections of data channels at most, in each worker; beyond it the oldest that is not open yet makes way, else
     the answer is 503 too_many_connections."""
