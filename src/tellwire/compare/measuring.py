@@ -118,14 +118,14 @@ class Measuring:
             raise
 
     @contextlib.asynccontextmanager
-    async def _readers(self, inboxes: Sequence[Inbox]) -> AsyncIterator[list[Reader]]:
+    async def _readers(self, inboxes: Sequence[Inbox], site: Site | None = None) -> AsyncIterator[list[Reader]]:
         readers: list[Reader] = []
         try:
             for number, inbox in enumerate(inboxes):
                 if self.wire.is_paced and number:
                     # Strangers do not poll in step.
                     await asyncio.sleep(min(self._options.poll_s / len(inboxes), 0.05))
-                readers.append(self._reader(inbox))
+                readers.append(self._reader(inbox, site=site))
                 await self._open(readers[-1])
             yield readers
         finally:
@@ -171,12 +171,13 @@ class Measuring:
         idle = min(self._options.idle, self.wire.idle_max)
         warm = min(WARM, idle)
         with Meter() as meter:
-            async with self._readers([Inbox(self._texts) for _ in range(warm)]):
+            async with self._readers([Inbox(self._texts) for _ in range(warm)], self._direct):
                 before = self._gauge.memory_bytes()
                 readers: list[Reader] = []
                 try:
                     for _ in range(idle):
-                        readers.append(self._reader(Inbox(self._texts)))
+                        # The way makes no difference to memory, but to how long hundreds of handshakes take.
+                        readers.append(self._reader(Inbox(self._texts), site=self._direct))
                         await self._open(readers[-1])
                     after = self._gauge.memory_bytes()
                 finally:
@@ -343,6 +344,10 @@ class Measuring:
         verdict, says = "open", "messages come as they are published"
         if self.wire.is_paced:
             says = f"messages come when they are asked for, every {self._options.poll_s:g} s"
+        elif per_arrival > 2 and self.wire.key == "longpoll":
+            says = (
+                f"messages come {per_arrival:.1f} at a time: those that were published while a question was on its way"
+            )
         elif per_arrival > 2:
             verdict = "clumped"
             says = f"messages come in clumps of {per_arrival:.1f}: something on the way, or a slow machine, holds them"
