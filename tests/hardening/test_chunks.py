@@ -152,7 +152,7 @@ def test_body_without_an_end_is_cut_and_not_kept(start_server: Callable[..., Ser
             pass
         else:
             pytest.fail("6 GB were taken")
-    # What arrives in one turn of the loop is held for that turn: tens of MB where the sender is quick, never what it sent.
+    # What arrives in one turn of the loop is held for that turn: tens of MB where the sender is quick, never all.
     assert server.rss - before < 64_000_000
     with Http(server) as http:
         assert http.get("/healthz").status == 200

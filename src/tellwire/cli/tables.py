@@ -98,8 +98,8 @@ CONNECTIONS = (
 )  # fmt: skip
 
 READERS = (
-    Column("CLIENT"), Column("USER", takes_rest=True), Column("ON", max_width=24), Column("WIRE"), Column("CHANNELS", True),
-    Column("LAG", True), Column("MSGS", True), Column("BEHIND", True),
+    Column("CLIENT"), Column("USER", takes_rest=True), Column("ON", max_width=24), Column("WIRE"),
+    Column("CHANNELS", True), Column("LAG", True), Column("MSGS", True), Column("BEHIND", True),
 )  # fmt: skip
 
 MEMBERS = (

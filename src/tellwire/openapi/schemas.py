@@ -182,7 +182,9 @@ def _admin_schemas() -> dict[str, Schema]:
         "Unsubscribed": object_of({"readings": COUNT, **unanswered}),
         "Disconnected": object_of({"connections": COUNT, **unanswered}),
         "Drain": object_of({}, {"node": nullable(TEXT)}),
-        "Draining": object_of({"node": TEXT, "draining": list_of(draining), **unanswered}, says="`node` is who was asked."),
+        "Draining": object_of(
+            {"node": TEXT, "draining": list_of(draining), **unanswered}, says="`node` is who was asked."
+        ),
         "DisconnectUser": object_of({"user": TEXT}, how),
         "DisconnectClient": object_of({"client": TEXT}, how),
         "RevokeUser": object_of({"user": TEXT}, says="Refuses the tokens that the user has had up to now."),
