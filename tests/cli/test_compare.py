@@ -78,7 +78,8 @@ def test_what_is_kept_is_what_the_adviser_reads(tmp_path: Path, monkeypatch: pyt
     assert figures.document == found
 
 
-def test_ctrl_c_ends_with_what_was_measured(server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_signal_ends_with_what_was_measured(server: Server, tmp_path: Path, how: signal.Signals) -> None:
     page = tmp_path / "report.html"
     more = ("--rate", "5", "--seconds", "600", "--transports", "sse,websocket", "--json", "--html", str(page))
     process = subprocess.Popen(
@@ -93,7 +94,7 @@ def test_ctrl_c_ends_with_what_was_measured(server: Server, tmp_path: Path) -> N
         chunk = process.stderr.read1()  # type: ignore[attr-defined]  # a pipe is a BufferedReader
         assert chunk, seen
         seen += chunk
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     out, err = process.communicate(timeout=WATCHDOG_S)
     assert process.returncode == 130, err
     found = json.loads(out)

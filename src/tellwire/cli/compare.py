@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import ssl
 import sys
 from collections.abc import Callable
@@ -218,6 +219,8 @@ def _run(comparison: Comparison) -> bool:
         factory = None
     else:
         factory = uvloop.new_event_loop
+    # Ended by a supervisor or by `timeout`, it stops its server too, and says what it has.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(comparison.run())
