@@ -24,6 +24,7 @@ from contenders import (
     tellwire,
     with_tokens,
 )
+from datagrams import channels, loss
 from field import CENTRIFUGO, SOCKETIO_NODE, SOCKETS, STREAMS
 from generator import Figures, Generator
 from measuring import Bed, Bench, Entry, fill, highest_rate, spread, start
@@ -352,6 +353,6 @@ ROWS: dict[str, Callable[[Bench], Row]] = {
     row.__name__: row
     for row in (
         fanout, paced, rooms, sse, memory, publish, unused, recover, tokens, growth, bundle, acknowledge, nodes,
-        grpc_fanout, grpc_acks,
+        grpc_fanout, grpc_acks, channels, loss,
     )
 }  # fmt: skip
