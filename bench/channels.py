@@ -1,8 +1,8 @@
 """Data channels: how many readers one process carries, and what loss does to latency, beside a WebSocket.
 
 ``python bench/channels.py fan-out --clients 1000`` and ``python bench/channels.py loss`` print what they find; the rows
-`channels` and `loss` of the table are these, several times. The peers are aiortc's, and cost about as much as the server
-does, so that they have processes of their own.
+`channels` and `loss` of the table are these, several times. The peers are aiortc's, and cost about as much as the
+server does, so that they have processes of their own.
 """
 
 from __future__ import annotations
