@@ -13,13 +13,12 @@ from tellwire.brokers.base import Broker
 from tellwire.brokers.redis import RedisBroker
 from tellwire.brokers.redis_url import RedisPlace
 from tellwire.errors import Unavailable
-from tellwire.message import Appended, Draft, Message, Position
+from tellwire.message import Appended, Draft
 from tellwire.testing.harness import Collected, Opened, on_loop, opened, placed, publish, read_to_head
+from tests.publishers import CHANNELS, Publishers, Watched, check, told
 from tests.redis_servers import RedisServer, needs_redis, redis_server
 
 pytestmark = needs_redis
-
-CHANNELS = ("a", "b", "c")
 
 
 @pytest.fixture
@@ -40,11 +39,6 @@ async def nodes(server: RedisServer, count: int = 2, timeout_s: float = 20.0) ->
         yield [await stack.enter_async_context(opened(make(server, timeout_s), *CHANNELS)) for _ in range(count)]
 
 
-def told(feed: Collected) -> list[Message]:
-    """Return what a feed brought, without the notes of how far the log is."""
-    return [message for message in feed.messages if message.channel]
-
-
 async def hear(broker: Broker) -> None:
     """Wait until a node was told of all that was appended before: its answers and announcements come in order."""
     while True:
@@ -53,68 +47,6 @@ async def hear(broker: Broker) -> None:
         except Unavailable:
             continue
         return
-
-
-class Watched(Collected):
-    """A feed that says when the log was lost."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.was_reset = asyncio.Event()
-
-    def reset(self, head: Position) -> None:
-        super().reset(head)
-        self.was_reset.set()
-
-
-class Publishers:
-    """Three on each node, that publish until each of their messages is acknowledged."""
-
-    def __init__(self, nodes: list[Opened], each: int) -> None:
-        self.acknowledged: dict[str, Position] = {}
-        self.twice = 0
-        self._wanted = each * 3 * len(nodes)
-        self._progress = asyncio.Event()
-        self.tasks = [
-            asyncio.create_task(self._publish(node, f"{index}-{channel}", channel, each))
-            for index, node in enumerate(nodes)
-            for channel in CHANNELS
-        ]
-
-    async def _publish(self, node: Opened, name: str, channel: str, count: int) -> None:
-        for number in range(count):
-            draft = Draft(channel, f"{name}-{number}".encode(), id=f"{name}-{number}")
-            while True:
-                try:
-                    appended = await node.broker.append(draft)
-                except Unavailable:
-                    await asyncio.sleep(0)
-                    continue
-                self.acknowledged[f"{name}-{number}"] = placed(appended)
-                self.twice += appended.duplicate
-                self._progress.set()
-                break
-
-    async def until(self, part: float) -> None:
-        """Wait until so much of it is done."""
-        while len(self.acknowledged) < self._wanted * part:
-            self._progress.clear()
-            await self._progress.wait()
-
-
-async def check(nodes: list[Opened], publishers: Publishers) -> None:
-    """Compare what was acknowledged, what every node was told, and what is in the log."""
-    await asyncio.gather(*publishers.tasks)
-    logs = []
-    for broker, feed in nodes:
-        logs.append((await read_to_head(broker, CHANNELS)).messages)
-        assert told(feed) == logs[-1], "every node is told of everything, once and in order"
-        assert feed.heads == []
-    assert logs.count(logs[0]) == len(logs)
-    assert {message.id: message.seq for message in logs[0]} == {
-        id_: place.seq for id_, place in publishers.acknowledged.items()
-    }
-    assert [message.seq for message in logs[0]] == list(range(1, len(logs[0]) + 1))
 
 
 @on_loop

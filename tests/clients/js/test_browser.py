@@ -233,10 +233,11 @@ def test_a_page_that_was_put_away_goes_on(page: Page, server: Server, channel: s
     page.evaluate("() => client.close()")
 
 
-def test_two_pages_talk_and_see_each_other(page: Page, server: Server, channel: str) -> None:
+def check_two_pages(page: Page, server: Server, channel: str, **options: Any) -> None:
+    """Have two pages of one browser see each other, and one say something to the other alone."""
     other = page.context.new_page()
     for each in (page, other):
-        open_client(each, server, [channel])
+        open_client(each, server, [channel], **options)
         each.evaluate(
             """async (channel) => {
                 window.signals = [];
@@ -260,6 +261,10 @@ def test_two_pages_talk_and_see_each_other(page: Page, server: Server, channel: 
     page.wait_for_function("() => room.members.size === 1", timeout=WATCHDOG_MS)
     page.evaluate("() => client.close()")
     other.close()
+
+
+def test_two_pages_talk_and_see_each_other(page: Page, server: Server, channel: str) -> None:
+    check_two_pages(page, server, channel)
 
 
 def test_runs_in_a_worker(page: Page, server: Server, channel: str) -> None:

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page
 
 from tests.browser.conftest import WATCHDOG_MS, WHILE_AWAY, Complaints, chromium
 from tests.clients.js.proxy import Proxy
-from tests.clients.js.test_browser import OPEN, load, open_client, wait_connected, wait_messages
+from tests.clients.js.test_browser import OPEN, check_two_pages, load, open_client, wait_connected, wait_messages
 from tests.serving import Server
 
 
@@ -53,32 +53,7 @@ def test_reads_and_publishes_over_data_channels(page: Page, server: Server, chan
 
 
 def test_presence_and_signals_over_data_channels(page: Page, server: Server, channel: str) -> None:
-    other = page.context.new_page()
-    for each in (page, other):
-        open_client(each, server, [channel], transports=["webrtc"])
-        each.evaluate(
-            """async (channel) => {
-                window.signals = [];
-                client.on("signal", ({ data }) => signals.push(data));
-                window.room = client.presence(channel);
-                await room.enter();
-            }""",
-            channel,
-        )
-    for each in (page, other):
-        each.wait_for_function("() => room.members.size === 2", timeout=WATCHDOG_MS)
-    other.evaluate(
-        """(channel) => {
-            const [to] = [...room.members.keys()].filter((name) => name !== client.client);
-            return client.send(channel, to, "only for you");
-        }""",
-        channel,
-    )
-    page.wait_for_function("() => signals.length === 1", timeout=WATCHDOG_MS)
-    other.evaluate("() => client.close()")
-    page.wait_for_function("() => room.members.size === 1", timeout=WATCHDOG_MS)
-    page.evaluate("() => client.close()")
-    other.close()
+    check_two_pages(page, server, channel, transports=["webrtc"])
 
 
 def test_what_may_be_lost_comes_beside_and_in_order(page: Page, server: Server, channel: str) -> None:

@@ -1,4 +1,4 @@
-"""Whole servers on one NATS: whoever is connected to one of them is told what is published to another."""
+"""Whole servers on one Redis or NATS: whoever is connected to one of them is told what is published to another."""
 
 from __future__ import annotations
 
@@ -6,27 +6,58 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
+import nats
 import pytest
-from nats import connect
 
 from tests.nats_servers import NatsServer, nats_server, needs_nats
 from tests.readers import READERS, SocketReader
+from tests.redis_servers import RedisServer, needs_redis, redis_server
 from tests.serving import Server
 from tests.wires import WebSocket
 
-pytestmark = needs_nats
+
+class Store(Protocol):
+    """Where the log is."""
+
+    @property
+    def url(self) -> str: ...
+
+    def start(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+@pytest.fixture(params=[pytest.param("redis", marks=needs_redis), pytest.param("nats", marks=needs_nats)])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """Start one that has on its disk whatever it acknowledged."""
+    if request.param == "nats":
+        with nats_server(tmp_path) as server:
+            yield server
+    else:
+        with redis_server(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as redis:
+            yield redis
+
+
+async def delete_stream(server: NatsServer) -> None:
+    client = await nats.connect(server.url)
+    await client.jetstream().delete_stream("tellwire-log")
+    await client.close()
+
+
+def lose(store: Store) -> None:
+    """Lose the log."""
+    if isinstance(store, RedisServer):
+        store.command("FLUSHALL")
+    else:
+        assert isinstance(store, NatsServer)
+        asyncio.run(delete_stream(store))
 
 
 @pytest.fixture
-def nats(tmp_path: Path) -> Iterator[NatsServer]:
-    with nats_server(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
-def servers(nats: NatsServer, start_server: Callable[..., Server]) -> tuple[Server, Server]:
-    settings = {"server": {"broker": nats.url}, "limits": {"presence_grace_s": 0.2, "node_lease_s": 3.0}}
+def servers(store: Store, start_server: Callable[..., Server]) -> tuple[Server, Server]:
+    settings = {"server": {"broker": store.url}, "limits": {"presence_grace_s": 0.2, "node_lease_s": 3.0}}
     return start_server(**settings), start_server(**settings)
 
 
@@ -55,36 +86,30 @@ def test_any_server_knows_any_cursor(servers: tuple[Server, Server]) -> None:
             assert second.read_data(11) == list(range(10, 21))
 
 
-def test_readers_survive_a_nats_that_is_started_again(nats: NatsServer, servers: tuple[Server, Server]) -> None:
+def test_readers_survive_a_store_that_is_started_again(store: Store, servers: tuple[Server, Server]) -> None:
     with contextlib.ExitStack() as stack:
         readers = [stack.enter_context(reader(server, "news")) for server in servers for reader in READERS.values()]
         for number in range(40):
             if number % 10 == 9:
-                nats.kill()
-                nats.start()
+                store.kill()
+                store.start()
             servers[number % 2].publish("news", number)
         for reader in readers:
             assert reader.read_data(40) == list(range(40))
 
 
-def test_readers_are_told_of_a_stream_that_was_deleted(nats: NatsServer, servers: tuple[Server, Server]) -> None:
+def test_readers_are_told_of_a_log_that_was_lost(store: Store, servers: tuple[Server, Server]) -> None:
     with contextlib.ExitStack() as stack:
         readers = [stack.enter_context(reader(server, "news")) for server in servers for reader in READERS.values()]
         servers[0].publish("news", 1)
         for reader in readers:
             assert reader.read_data(1) == [1]
-        asyncio.run(delete(nats))
+        lose(store)
         servers[1].publish("news", 2)
         for reader in readers:
             gap = reader.read_gap()
             assert gap["reason"] == "epoch"
             assert reader.read_data(1) == [2]
-
-
-async def delete(server: NatsServer) -> None:
-    client = await connect(server.url)
-    await client.jetstream().delete_stream("tellwire-log")
-    await client.close()
 
 
 def test_presence_is_seen_on_every_server_and_ends_once(servers: tuple[Server, Server]) -> None:
