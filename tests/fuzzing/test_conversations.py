@@ -44,6 +44,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "last": st.integers(-2, 5),
     "policy": st.sampled_from(["catch_up", "latest", "disconnect", "x"]),
     "on_gap": st.sampled_from(["oldest", "newest", "x"]),
+    "unreliable": st.booleans(),
     "data": VALUES,
     "id": PRINTED | TEXTS,
     "event": PRINTED | TEXTS,
@@ -64,7 +65,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
 OF = {
     "connect": ["session", "token", "since"],
     "refresh": ["token"],
-    "subscribe": ["channel", "since", "last", "policy", "on_gap"],
+    "subscribe": ["channel", "since", "last", "policy", "on_gap", "unreliable"],
     "unsubscribe": ["channel"],
     "publish": ["channel", "data", "id", "event", "key", "echo", "ephemeral", "expect", "session", "trace"],
     "presence": ["channel", "enter", "watch", "state", "since"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -137,9 +138,10 @@ def test_page_of_another_origin_is_refused(calls: Caller) -> None:
 
 
 def test_stubs_are_those_of_the_specification(tmp_path: Path) -> None:
-    protoc = subprocess.run(
-        ["make", "-n", "-o", ".venv/.installed-dev", "proto"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
+    # What a make above this one, as that of `make test`, tells the makes below it is not meant here.
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    ask = ["make", "-n", "-o", ".venv/.installed-dev", "proto"]
+    protoc = subprocess.run(ask, cwd=ROOT, env=outside, capture_output=True, text=True, check=True).stdout
     command = " ".join(line.rstrip("\\") for line in protoc.splitlines() if not line.startswith("echo"))
     (tmp_path / "out").mkdir()
     begin = command.index(".venv/bin/python -m grpc_tools.protoc")

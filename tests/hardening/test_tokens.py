@@ -58,7 +58,7 @@ PEM = public_pem(RSA).encode()
 FORGED = {
     "expired": Forged(rsa({**GOOD, "exp": time.time() - 60}), "expired"),
     "expired long ago": Forged(rsa({**GOOD, "exp": 1}), "expired"),
-    "not good yet": Forged(rsa({**GOOD, "nbf": time.time() + 600})),
+    "not good yet": Forged(rsa({**GOOD, "nbf": time.time() + 86_400})),
     "made tomorrow": Forged(rsa({**GOOD, "iat": time.time() + 86_400})),
     "in milliseconds": Forged(rsa({**GOOD, "exp": time.time() * 1000 + 1e6})),
     "unsigned": Forged(by_hand({"alg": "none", "typ": "JWT"})),
