@@ -68,8 +68,10 @@ def test_everybody_is_told_once_and_in_order(guarded_servers: Callable[[str], Se
         with WebSocket(server, packed=True, token=text) as wire:
             assert wire.ask(type="connect", session="s")["client"] == client
             entered = wire.ask(type="presence", channel=channel, enter=True)
-            member = {"client": client, "user": user, "info": {"name": "Ann"}}
-            assert (entered["members"], entered["clients"], entered["users"]) == ([member], 1, 1)
+            (member,) = entered["members"]
+            at = member["entered"]
+            assert member == {"client": client, "user": user, "info": {"name": "Ann"}, "entered": at}
+            assert (entered["clients"], entered["users"]) == (1, 1)
             assert entered["client"] == client
             for state in ({"typing": True}, {"typing": True}, {"typing": False}, None):
                 wire.ask(type="presence", channel=channel, enter=True, state=state)
@@ -92,6 +94,7 @@ def test_everybody_is_told_once_and_in_order(guarded_servers: Callable[[str], Se
             ("leave", second, None),
         ]
         assert pushes[0]["member"] == member
+        assert [push["member"]["entered"] for push in pushes[1:4]] == [at] * 3  # as it was, whatever is new
         assert pushes[5]["member"] == {"client": client, "user": user}
         assert [push["seq"] for push in pushes] == sorted({push["seq"] for push in pushes})
         with WebSocket(server, token=token()) as wire:
