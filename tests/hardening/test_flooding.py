@@ -134,7 +134,8 @@ def test_polls_whose_answers_are_never_read_are_bounded(
         first = http.read_response().json()
         assert first["messages"][0]["data"] == "x" * 60_000
         for _ in range(100):
-            assert http.read_response().json() == first
+            # The cursor may be a later one: the server goes on for others meanwhile.
+            assert http.read_response().json()["messages"] == first["messages"]
 
 
 def test_ephemeral_messages_do_not_wait_for_a_reader_that_stopped(server: Server, channel: str) -> None:
