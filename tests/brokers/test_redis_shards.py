@@ -152,6 +152,31 @@ async def test_shards_wait_for_one_that_stands_still_and_lose_nothing(cluster: l
 
 
 @on_loop
+async def test_shards_hold_so_much_for_one_that_stands_still_and_no_more(cluster: list[RedisServer]) -> None:
+    place = new_log(cluster_url(cluster, options="&timeout=1"))
+    one = RedisShards(place, held_max_bytes=20_000)
+    async with opened(one, *CHANNELS) as (_, feed):
+        cluster[1].pause()
+        try:
+            drafts = [Draft(channel, b"7" * 2000, id=f"{number}") for number, channel in enumerate(CHANNELS * 3)]
+            await asyncio.gather(*map(one.append, drafts), return_exceptions=True)
+            assert one.held_bytes <= 20_000
+        finally:
+            cluster[1].go_on()
+        for draft in drafts:
+            while True:
+                try:
+                    await one.append(draft)
+                    break
+                except Unavailable:
+                    continue
+        assert feed.heads, "readers are told that they miss something"
+        assert len((await read_to_head(one, CHANNELS)).messages) == len(drafts)
+        last = await publish(one, CHANNELS[0])
+        assert feed.messages[-1].seq == last[0].seq
+
+
+@on_loop
 async def test_shards_are_another_log_when_one_of_them_was_lost(server: RedisServer) -> None:
     place = new_log(f"{server.url}?shards=3")
     one, two = RedisShards(place), RedisShards(place)

@@ -34,6 +34,8 @@ from tellwire.runs import take_bite
 
 _log = logging.getLogger("tellwire")
 
+_HELD_MAX_BYTES = 64 * 1024 * 1024
+
 _TICK_S = 1.0
 """Seconds between looks at how far each shard is, on a node that hears nothing of some."""
 
@@ -65,9 +67,11 @@ class _Shard:
         for message in messages:
             if message.channel:  # else it says only how far the shard is
                 self.queue.append(message)
+                self._whole.held_bytes += message.size
         self._whole.merge()
 
     def reset(self, head: Position) -> None:
+        self._whole.held_bytes -= sum(message.size for message in self.queue)
         self.queue.clear()
         self._whole.begin_anew()
 
@@ -84,6 +88,8 @@ class RedisShards(Broker):
         namespaces: Bounds of every namespace; the same on every node.
         dedupe_window_s: Seconds for which a publisher's id is remembered.
         clock: Milliseconds since 1970; None means Redis' own clock, the same for all nodes.
+        held_max_bytes: Bytes of messages that may wait for a shard to come on. Beyond it they are let go of, and
+            readers are told of a gap once it is there.
     """
 
     def __init__(
@@ -93,9 +99,13 @@ class RedisShards(Broker):
         *,
         dedupe_window_s: float = 300.0,
         clock: Callable[[], int] | None = None,
+        held_max_bytes: int = _HELD_MAX_BYTES,
     ) -> None:
         self.place = place
         self.head = Position("", 0)
+        self.held_bytes = 0
+        self._held_max_bytes = held_max_bytes
+        self._is_spilled = False
         self._shards = [
             _Shard(
                 number, RedisBroker(place, namespaces, dedupe_window_s=dedupe_window_s, clock=clock, shard=number), self
@@ -137,6 +147,8 @@ class RedisShards(Broker):
 
     def merge(self) -> None:
         """Hand out, in their order, what no shard can put anything before any more; have the others come on."""
+        if self.held_bytes > self._held_max_bytes:
+            self._spill()
         if not self._begun.is_set():
             return
         ready: list[Message] = []
@@ -146,12 +158,12 @@ class RedisShards(Broker):
             first: _Shard | None = None
             for shard in shards:
                 while shard.queue and not shard.queue[0].seq:  # an ephemeral one has no place to wait at
-                    ready.append(shard.queue.popleft())
+                    ready.append(self._taken(shard))
                 if shard.queue and (first is None or shard.queue[0].seq < first.queue[0].seq):
                     first = shard
             if first is None or first.queue[0].seq > low:
                 break
-            ready.append(self._renamed(first, first.queue.popleft()))
+            ready.append(self._renamed(first, self._taken(first)))
         if low > self.head.seq:
             self.head = Position(self.head.epoch, low)
             if not ready or ready[-1].seq < low:
@@ -163,6 +175,23 @@ class RedisShards(Broker):
         for shard in shards:
             if shard.clock < high and not shard.asked:
                 self._advance(shard, high)
+
+    def _taken(self, shard: _Shard) -> Message:
+        message = shard.queue.popleft()
+        self.held_bytes -= message.size
+        return message
+
+    def _spill(self) -> None:
+        """Let go of what waits: it is in the log, but nobody can be handed it in order any more."""
+        _log.warning(
+            "%s did not come on while %d bytes waited for it; readers will be told of a gap",
+            self._laggard.broker.place, self.held_bytes,
+        )  # fmt: skip
+        for shard in self._shards:
+            shard.queue.clear()
+        self.held_bytes = 0
+        self._is_spilled = True
+        self.begin_anew()
 
     def _renamed(self, shard: _Shard, message: Message) -> Message:
         """Let a message that was given its position as its id have that of the whole log."""
@@ -248,14 +277,16 @@ class RedisShards(Broker):
     async def _level(self) -> None:
         """Have all shards come to one place, at which the whole begins for this node; raises Unavailable."""
         while True:
+            self._is_spilled = False
             epochs = self._epochs
             high = max(shard.clock for shard in self._shards)
             await asyncio.gather(*(shard.broker.look(high) for shard in self._shards))
-            if self._epochs == epochs:
+            if self._epochs == epochs and not self._is_spilled:
                 break
         low = min(shard.clock for shard in self._shards)
         for shard in self._shards:
             shard.queue = deque(message for message in shard.queue if not message.seq or message.seq > low)
+        self.held_bytes = sum(message.size for shard in self._shards for message in shard.queue)
         self.head = Position(_name_of(epochs), low)
         self._begun.set()
 
@@ -421,7 +452,7 @@ class RedisShards(Broker):
         await self._shards[self.shard_of(channel)].broker.unfollow(channel)
 
     def figures(self) -> dict[str, float]:
-        figures: dict[str, float] = {"shards": len(self._shards), "waiting": len(self._waiters)}
+        figures: dict[str, float] = {"shards": len(self._shards), "held_bytes": self.held_bytes}
         for shard in self._shards:
             for name, value in shard.broker.figures().items():
                 figures[name] = figures.get(name, 0.0) + value
