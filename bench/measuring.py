@@ -12,6 +12,9 @@ from children import Child, free_port
 from contenders import Contender, Places
 from generator import Figures, Generator, remarks
 
+DRAIN_S = 1.0
+"""For so long what was published last may be on its way."""
+
 P99_MAX_US = 50_000
 """Beyond this the 99th percentile of the delivery latency counts as fallen behind."""
 
@@ -104,8 +107,8 @@ class Bed:
         self.server = self.load = None
 
     def fan(self, rate: float, secs: float, *, warm: float = 0.5) -> Figures:
-        """Publish at `rate`; what is left undelivered goes with the server."""
-        figures = self.open().fan(rate, secs, warm=warm)
+        """Publish at `rate`; what is left undelivered, long after it should have come, goes with the server."""
+        figures = self.open().fan(rate, secs, warm=warm, drain=DRAIN_S)
         if figures["delivered"] < figures["expected"] or figures["closed"]:
             self.reset()
         return figures

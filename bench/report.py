@@ -30,6 +30,18 @@ def _row_dict(row: Row) -> dict[str, object]:
     return content
 
 
+def read_rows(path: Path) -> dict[str, Row]:
+    """Read the rows that `write_json` wrote, by their keys; none where there is no file."""
+    if not path.exists():
+        return {}
+    rows = {}
+    for content in json.loads(path.read_text())["rows"]:
+        ratios = [Ratio(each["text"], each["value"], each["goal"], each["at_least"]) for each in content["ratios"]]
+        entries = [Entry(**each) for each in content["entries"]]
+        rows[content["key"]] = Row(content["key"], content["title"], entries, ratios, content["measured"])
+    return rows
+
+
 def render(rows: Sequence[Row], about: Mapping[str, object]) -> str:
     """Return the results as a page: the ratios first, then each row's figures, then where they come from."""
     lines = [
@@ -46,7 +58,7 @@ def render(rows: Sequence[Row], about: Mapping[str, object]) -> str:
             for ratio in row.ratios
         ]
     for row in rows:
-        lines += ["", f"## {row.key}: {row.title}", ""]
+        lines += ["", f"## {row.key}: {row.title}", "", f"{row.measured}.", ""]
         lines += _table(row)
     lines += ["", "## The machine, and versions", ""]
     machine = about["machine"]

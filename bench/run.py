@@ -18,7 +18,7 @@ from contenders import PEERS_ALL, Places
 from generator import LoadFailedError, compile_c, noise_of
 from machine import describe_machine
 from measuring import FULL, QUICK, Bench, Entry
-from report import render, write_json
+from report import read_rows, render, write_json
 from rows import ROWS
 from table import Row
 
@@ -53,16 +53,21 @@ def main() -> int:
             print(f"{peer.name}: {missing}\n    Its rows will have no peer.", file=sys.stderr)
     machine = describe_machine(Path(sys.executable), peers_python)
     bench = Bench(places, FULL if arguments.full else QUICK, count_of_many(), lambda text: print(text, flush=True))
-    measured = [measure(bench, key) for key in arguments.only or ROWS]
-    about: dict[str, object] = {
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "effort": "full" if arguments.full else "quick",
-        "machine": machine,
-    }
+    rows = {} if not arguments.keep else read_rows(RESULTS / "latest.json")
+    for key in arguments.only or ROWS:
+        row = rows[key] = measure(bench, key)
+        row.measured = f"{now()}, commit {machine['commit']}"
+    measured = [rows[key] for key in ROWS if key in rows]
+    about: dict[str, object] = {"date": now(), "effort": "full" if arguments.full else "quick", "machine": machine}
     about["noise"] = noise_of([run for row in measured for entry in row.entries for run in entry.raw])
-    results = keep(measured, about, is_whole=not arguments.only)
-    draw(peers_python, results, PLOTS if not arguments.only else CACHE / "plots")
+    is_kept = arguments.keep or not arguments.only
+    results = keep(measured, about, is_kept=is_kept)
+    draw(peers_python, results, PLOTS if is_kept else CACHE / "plots")
     return 0
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -72,8 +77,9 @@ def parse_arguments() -> argparse.Namespace:
     effort.add_argument("--full", action="store_true", help="longer runs, about two hours")
     parser.add_argument(
         "--only", action="append", choices=list(ROWS), metavar="ROW",
-        help=f"measure this row, and print it without keeping it; may be given again. Rows: {', '.join(ROWS)}",
+        help=f"measure this row, and only print it (but see --keep); may be given again. Rows: {', '.join(ROWS)}",
     )  # fmt: skip
+    parser.add_argument("--keep", action="store_true", help="put these rows into the table that is there")
     parser.add_argument(
         "--server", default=SERVE, metavar="COMMAND", help="how Tellwire is started, with {python}, {port}, {broker}"
     )
@@ -125,16 +131,15 @@ def measure(bench: Bench, key: str) -> Row:
     return Row(key, "could not be measured", [Entry("–", "", remarks=[failure])])
 
 
-def keep(rows: list[Row], about: dict[str, object], *, is_whole: bool) -> Path:
-    """Print the page and write both files; parts of the table do not replace a whole one. Return the JSON's path."""
-    place = RESULTS if is_whole else CACHE
+def keep(rows: list[Row], about: dict[str, object], *, is_kept: bool) -> Path:
+    """Print the page and write both files, into the results where they are kept. Return the JSON's path."""
+    place = RESULTS if is_kept else CACHE
     page = render(rows, about)
     place.mkdir(parents=True, exist_ok=True)
-    date = str(about["date"]).split()[0]
-    write_json(place / f"{date}.json", rows, about)
+    write_json(place / "latest.json", rows, about)
     (place / "latest.md").write_text(page)
-    print(f"\n{page}\nwritten to {place / 'latest.md'} and {date}.json")
-    return place / f"{date}.json"
+    print(f"\n{page}\nwritten to {place / 'latest.md'} and latest.json")
+    return place / "latest.json"
 
 
 def draw(peers_python: Path, results: Path, folder: Path) -> None:

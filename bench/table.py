@@ -47,6 +47,8 @@ class Row:
     title: str
     entries: list[Entry] = field(default_factory=list)
     ratios: list[Ratio] = field(default_factory=list)
+    measured: str = ""
+    """When, and of which commit: rows may be measured anew one by one."""
 
     def compare(
         self, metric: str, one: Contender | float, other: Contender | float, goal: float, *, at_least: bool
