@@ -99,11 +99,11 @@ export class Tellwire extends Emitter {
     const http = new Http(url, tokens, clock, options.fetch, options.credentials);
     const wanted = transports ?? NAMES.slice(1);
     for (const name of wanted) {
-      if (!TRANSPORTS[name]) throw new TellwireError("bad_request", `${name} is not a transport: ${NAMES.join(", ")} are`);
+      if (!TRANSPORTS[name]) throw new TellwireError("bad_request", `${name} is none of ${NAMES.join(", ")}`);
     }
     const order = wanted.filter((name) => options[NEEDS[name] ?? "clock"]);
     if (order.length === 0) {
-      throw new TellwireError("bad_request", `there is no ${wanted} here: give it as an option`);
+      throw new TellwireError("bad_request", `no ${wanted} here: give it as an option`);
     }
     this.#host = {
       options,
@@ -258,8 +258,7 @@ export class Tellwire extends Emitter {
   async room(channel, options = {}) {
     this.#check();
     const { Room } = await import("./room/room.js");
-    const { clock, http, options: { requestTimeoutMs: timeoutMs } } = this.#host; // prettier-ignore
-    return new Room(this, channel, options, { clock, ask: () => http.json("v1/ice-servers", { timeoutMs }) });
+    return new Room(this, channel, options, this.#host);
   }
 
   /** End everything. What waits to be published is rejected with `closed`. */

@@ -86,14 +86,14 @@ export class Room extends Emitter {
    * @param {import("../client.js").Tellwire} client
    * @param {string} channel
    * @param {RoomOptions} options
-   * @param {{clock: import("../clock.js").Clock, ask: () => Promise<any>}} host
+   * @param {import("../connection.js").Host} host
    */
-  constructor(client, channel, options, { clock, ask }) {
+  constructor(client, channel, options, { clock, http, options: { requestTimeoutMs: timeoutMs } }) {
     super();
     this.channel = channel;
     this.#client = client;
     this.#clock = clock;
-    this.#ask = ask;
+    this.#ask = () => http.json("v1/ice-servers", { timeoutMs });
     this.#options = { connectMs: 10_000, maxPeers: 8, maxFileBytes: 2 ** 30, direct: true, iceTransportPolicy: undefined, ...options };
     this.#files = new Files(clock, this.#options.maxFileBytes, (file) => {
       this.emit("file", file);
