@@ -17,7 +17,7 @@ from tellwire.client import connect
 from tellwire.client.messages import TransportName
 from tellwire.testing.harness import on_loop
 from tests.readers import READERS, SocketReader
-from tests.redis_servers import RedisServer, needs_redis, redis_server
+from tests.redis_servers import RedisServer, free_port, needs_redis, redis_server
 from tests.serving import WATCHDOG_S, Server
 from tests.wires import Closed, Http, Refused, WebSocket
 
@@ -246,3 +246,21 @@ def test_scrape_goes_without_a_worker_that_stands_still(start: Start) -> None:
         finally:
             stopped.resume()
     assert re.findall(r'^tellwire_ready\{worker="(\d)"\}', text, re.MULTILINE) == [name[-1]]
+
+
+@on_loop
+async def test_data_channels_are_held_by_workers_and_fed_by_the_broker(redis: RedisServer, start_server: Start) -> None:
+    broker = f"{redis.url}?prefix=workers-{next(_prefixes)}"
+    # The first worker takes this UDP port, the second the one behind it.
+    rtc = {"rtc": True, "rtc_port": free_port()}
+    server = start_server("workers", server={"workers": 2, "broker": broker}, rtc=rtc)
+    url = f"http://127.0.0.1:{server.port}"
+    async with contextlib.AsyncExitStack() as stack:
+        wires: tuple[TransportName, ...] = ("webrtc", "webrtc", "webrtc", "webrtc", "websocket")
+        clients = [await stack.enter_async_context(connect(url, transports=(wire,))) for wire in wires]
+        readings = [client.subscribe("news", since="earliest") for client in clients]
+        for number in range(50):
+            await clients[number % len(clients)].publish("news", number)
+        for reading in readings:
+            assert [(await anext(reading)).data for _ in range(50)] == list(range(50))
+        assert tuple(client.state.transport for client in clients) == wires
