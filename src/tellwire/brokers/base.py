@@ -12,12 +12,12 @@ from typing import NamedTuple, Protocol
 
 from tellwire.message import Appended, Draft, Gap, Message, Position
 
-_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
+EPOCH_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 def new_epoch() -> str:
     """Make the name of a new log: 8 letters or digits, 41 random bits."""
-    return "".join(secrets.choice(_ALPHABET) for _ in range(8))
+    return "".join(secrets.choice(EPOCH_ALPHABET) for _ in range(8))
 
 
 class Feed(Protocol):

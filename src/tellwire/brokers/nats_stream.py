@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from abc import abstractmethod
 from typing import Any, NamedTuple
 
@@ -21,12 +20,13 @@ from tellwire.brokers.nats_link import Refused, ask, dial, hang_up
 from tellwire.brokers.nats_operations import NatsOperations
 from tellwire.brokers.nats_settings import StreamSettings
 from tellwire.brokers.nats_url import NatsPlace
+from tellwire.brokers.reconnecting import connect_again
 from tellwire.errors import Unavailable
 from tellwire.message import SEQ_MAX
 
 _log = logging.getLogger("tellwire")
 
-_FIRST_PAUSE_S, _LAST_PAUSE_S = 0.05, 1.0
+_PAUSE_S = 0.05
 _HEARTBEAT_S = 0.5
 _REPLICA_HEARTBEATS = 6
 """Heartbeats at the end of a replica after which what it still lacks counts as deleted."""
@@ -144,7 +144,7 @@ class NatsStream(NatsOperations):
                     await asyncio.wait([looking])
                     if not looking.cancelled() and looking.exception() is None:
                         break
-                    await asyncio.sleep(_FIRST_PAUSE_S)
+                    await asyncio.sleep(_PAUSE_S)
                 fed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 self.when_fed(looking.result(), lambda: _resolve(fed))
                 await fed
@@ -352,24 +352,14 @@ class NatsStream(NatsOperations):
         if client is self._client:
             self.abandon(why)
 
+    def _failed(self, why: str) -> None:
+        self._why = why
+
     async def _keep(self) -> None:
-        pause = _FIRST_PAUSE_S
         while True:
             await self._lost.wait()
             _log.warning("%s: %s; connecting again", self.place, self._why)
-            while True:
-                try:
-                    await self._connect()
-                except Unavailable as exc:
-                    self._why = str(exc)
-                    await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-                    pause = min(pause * 2, _LAST_PAUSE_S)
-                except Exception:
-                    _log.exception("%s cannot be used", self.place)
-                    await asyncio.sleep(_LAST_PAUSE_S)
-                else:
-                    break
-            pause = _FIRST_PAUSE_S
+            await connect_again(self._connect, self.place, self._failed)
             self.reconnects += 1
 
     # What is done to the stream besides

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 import hiredis
 
+from tellwire.brokers.reconnecting import connect_again
 from tellwire.brokers.redis_link import Link, Lost, dial
 from tellwire.brokers.redis_scripts import Script
 from tellwire.brokers.redis_url import RedisPlace
@@ -28,7 +28,6 @@ _log = logging.getLogger("tellwire")
 _RETRIES = ("NOSCRIPT", "READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "TRYAGAIN", "MOVED", "ASK")
 """First words of errors that another connection, or some time, may cure: nothing was done."""
 
-_FIRST_PAUSE_S, _LAST_PAUSE_S = 0.05, 1.0
 _OPERATION_BYTES = 500
 """What an operation that waits weighs beside its data."""
 
@@ -297,24 +296,14 @@ class RedisSession(ABC):
             self.parted()
             self._lost.set()
 
+    def _failed(self, why: str) -> None:
+        self._why = why
+
     async def _keep(self) -> None:
-        pause = _FIRST_PAUSE_S
         while True:
             await self._lost.wait()
             _log.warning("%s: %s; connecting again", self.place, self._why)
-            while True:
-                try:
-                    await self._connect()
-                except Unavailable as exc:
-                    self._why = str(exc)
-                    await asyncio.sleep(pause * random.uniform(0.5, 1.0))
-                    pause = min(pause * 2, _LAST_PAUSE_S)
-                except Exception:
-                    _log.exception("%s cannot be used", self.place)
-                    await asyncio.sleep(_LAST_PAUSE_S)
-                else:
-                    break
-            pause = _FIRST_PAUSE_S
+            await connect_again(self._connect, self.place, self._failed)
             self.reconnects += 1
             self._go()
 

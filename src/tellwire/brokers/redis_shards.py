@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from tellwire.brokers.base import Broker, Feed, Slice
+from tellwire.brokers.base import EPOCH_ALPHABET, Broker, Feed, Slice
 from tellwire.brokers.redis import RedisBroker
 from tellwire.brokers.redis_url import RedisPlace
 from tellwire.errors import Conflict, Unavailable
@@ -476,5 +476,4 @@ class RedisShards(Broker):
 def _name_of(epochs: Sequence[str]) -> str:
     """Name the whole log after its shards' logs: another one as soon as one of them is another."""
     digest = hashlib.sha256(" ".join(epochs).encode()).digest()
-    alphabet = "abcdefghijklmnopqrstuvwxyz0123456789"
-    return "".join(alphabet[byte % len(alphabet)] for byte in digest[:8])
+    return "".join(EPOCH_ALPHABET[byte % len(EPOCH_ALPHABET)] for byte in digest[:8])
