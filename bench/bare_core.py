@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import tellwire.server
+import tellwire.server.assembly
 from tellwire.config import Server, Settings
 from tellwire.limits import Limits
 from tellwire.names import check_channel
@@ -16,6 +16,7 @@ from tellwire.node import Node
 from tellwire.node.drafts import make_draft
 from tellwire.protocol.commands import AnyCommand, Publish
 from tellwire.protocol.pushes import Published
+from tellwire.server import run
 from tellwire.subscriber import Subscriber
 
 
@@ -36,9 +37,9 @@ class BareNode(Node):
 
 def main() -> None:
     """Serve until SIGTERM."""
-    tellwire.server.Node = BareNode  # type: ignore[attr-defined]  # what makes it, not where it is from
+    tellwire.server.assembly.Node = BareNode  # type: ignore[attr-defined]  # what makes it, not where it is from
     settings = Settings(server=Server(port=int(sys.argv[1]), log_level="warning"), limits=Limits())
-    tellwire.server.run(settings, lambda url: None)
+    run(settings, lambda url: None)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from tellwire import Tellwire
-from tellwire.server import CLIENT
+from tellwire.server.pages import CLIENT
 from tests.serving import ROOT, Server
 
 MODULES = sorted(path.relative_to(CLIENT).as_posix() for path in CLIENT.rglob("*.js"))
@@ -95,7 +95,7 @@ def test_wheel_has_it(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as packed:
         packed.extractall(tmp_path / "site")
     # Started from there, it serves its own copy.
-    script = "import tellwire.server as server; print(server.CLIENT)"
+    script = "from tellwire.server.pages import CLIENT; print(CLIENT)"
     said = subprocess.run(
         [sys.executable, "-c", script],
         cwd=tmp_path,

@@ -237,7 +237,7 @@ def test_line_that_is_no_request_is_refused(server: Server, line: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/../etc/passwd", "/console/../server.py", "/console/%2e%2e/server.py", "/%00", "//", "/v1", "/v1/messages/"],
+    ["/../etc/passwd", "/console/../config.py", "/console/%2e%2e/config.py", "/%00", "//", "/v1", "/v1/messages/"],
 )
 def test_path_that_leads_nowhere_is_refused(server: Server, path: str) -> None:
     with Http(server) as http:

@@ -25,7 +25,8 @@ from starlette.routing import Route
 from tellwire.config import Settings
 from tellwire.limits import raise_descriptor_limit
 from tellwire.node import Node
-from tellwire.server import GC_THRESHOLD, make_server
+from tellwire.server import make_server
+from tellwire.server.running import GC_THRESHOLD
 
 
 def main() -> None:
