@@ -149,7 +149,7 @@ async def test_poll_is_told_of_what_was_trimmed_while_it_was_placed() -> None:
     async with bench(tail_max_bytes=0) as node:
         (start,) = await node.say_all("a", 0)
         await node.say_all("short:a", 1)
-        placement = await node.place(node.wanted(["short:a"], None), start, None, "oldest")
+        placement = await node.reading.place(node.reading.wanted(["short:a"], None), start, None, "oldest")
         door = line_door(node)
         await node.say_all("short:a", *range(2, 9))
         node.hub.join(door.subscriber, placement)

@@ -163,7 +163,9 @@ class Connection:
         self.polling = True
         if self.kind == "poll":
             self.node.tasks.start(
-                self.node.read(channels, start.get("since"), limit=5, last=start.get("last"), on_gap=self.on_gap),
+                self.node.reading.read(
+                    channels, start.get("since"), limit=5, last=start.get("last"), on_gap=self.on_gap
+                ),
                 lambda slice_, exc: self._read(channels, start, slice_, exc),
             )
             return

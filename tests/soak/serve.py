@@ -68,7 +68,7 @@ def figures(node: Node, *, with_kinds: bool = False) -> dict[str, Any]:
         "holds": len(members._holds),
         "holders": len(members._held_by),
         "leased": members._leased,
-        "counting": len(members._counting),
+        "counting": len(members.telling._counting),
         "members": sum(len(room.members) for room in table._rooms.values()),
         "rooms": len(table._rooms),
         "connections": node.turnstile.total,

@@ -303,7 +303,7 @@ def test_gaps(case: dict[str, Any]) -> None:
             for channel in case["publish"]:
                 await node.publish(Publish(channel=channel, data=msgspec.Raw(b"1")), somebody(), packed=False)
             read = case["read"]
-            slice_ = await node.read(
+            slice_ = await node.reading.read(
                 read["channels"], read["since"], limit=read.get("limit", 1000), on_gap=read.get("on_gap", "oldest")
             )
             return json.loads(write_slice(slice_, slice_.gap).body)

@@ -161,9 +161,9 @@ class Tellwire(Running):
         Fewer come where they are large; the cursor of what came leads to the next.
         """
         node = self._running_node()
-        wanted = node.wanted(channels or _no_channels(), None)
+        wanted = node.reading.wanted(channels or _no_channels(), None)
         start = None if last is not None else since
-        found = await node.read(list(wanted), start, limit=check_count("limit", limit, 1), last=last)
+        found = await node.reading.read(list(wanted), start, limit=check_count("limit", limit, 1), last=last)
         epoch = found.position.epoch
         messages = tuple(Received.of(message, epoch) for message in found.messages)
         return History(messages, str(found.position), found.gap)

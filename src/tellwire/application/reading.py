@@ -144,11 +144,11 @@ class Subscription:
         if self._begun:
             raise RuntimeError("this subscription is being begun by another task; each task needs one of its own")
         node = self._find_node()
-        wanted = node.wanted(self._channels, self._policy)
+        wanted = node.reading.wanted(self._channels, self._policy)
         since = None if self._last is not None else self._since
         self._begun = True
         try:
-            placement = await node.place(wanted, since, self._last, self._on_gap)
+            placement = await node.reading.place(wanted, since, self._last, self._on_gap)
         except BaseException:
             self._begun = False
             raise

@@ -9,28 +9,23 @@ other, hence resumed, in order, and told of gaps.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from tellwire.errors import BadRequest, Forbidden, NotFound, TellwireError, TooLarge, TooManyChannels, Unavailable
-from tellwire.message import Draft, Position
+from tellwire.errors import BadRequest, Forbidden, TellwireError, TooLarge, TooManyChannels, Unavailable
+from tellwire.message import Position
 from tellwire.names import check_channel
 from tellwire.node.callers import Caller, caller_of
-from tellwire.node.departures import NAMELESS
-from tellwire.node.drafts import as_json, check_event, check_size, check_text, need_data
-from tellwire.node.roster import ROSTER
+from tellwire.node.drafts import as_json
+from tellwire.node.telling import Telling, view
 from tellwire.presence import Member
-from tellwire.protocol.commands import ID_MAX_CHARS, Send
 from tellwire.protocol.commands import Presence as PresenceCommand
-from tellwire.protocol.data import to_packed
-from tellwire.protocol.internal import INBOX, PRESENCE, InternalCount, InternalSignal
-from tellwire.protocol.pushes import GapPush, MemberView, PresencePush, Sent, Unsubscribed
+from tellwire.protocol.internal import INBOX, PRESENCE
+from tellwire.protocol.pushes import GapPush, PresencePush, Unsubscribed
 from tellwire.subscriber import Subscriber
 
 if TYPE_CHECKING:
@@ -40,18 +35,8 @@ if TYPE_CHECKING:
 STATE_MAX_BYTES = 4096
 """Largest state of a member: every other member is given it."""
 
-CLIENT_MAX_CHARS = 64
-
-COUNT_EVERY_S = 1.0
-"""Least seconds between two counts of a channel that is too large to tell of each member."""
-
 RETRY_S = 1.0
 """Seconds after which a member that should have left, and could not be taken out of the store, is tried again."""
-
-SWEEPS_PER_LEASE = 3
-"""How often a node renews its lease, and looks for dead ones, while one lasts."""
-
-_log = logging.getLogger("tellwire")
 
 Attendance = Literal["enter", "watch"]
 """What a reading request wants of presence: to be a member and hear of the others, or only the latter."""
@@ -79,8 +64,7 @@ class Members:
         self._holds: dict[tuple[str, str], _Hold] = {}
         self._held_by: dict[Subscriber, set[str]] = {}
         self._leased = 0  # members that no connection holds
-        self._counting: dict[str, asyncio.TimerHandle] = {}
-        self._large: set[str] = set()  # channels of which only counts are told
+        self.telling = Telling(node)
         self._closed = False
 
     # Commands
@@ -105,10 +89,10 @@ class Members:
                 wanted = [PRESENCE + channel] if command.watch else []
                 wanted += [INBOX + caller.client] if command.enter else []
                 wanted = [name for name in wanted if name not in subscriber.channels]
-                self._node.check_readings(len(subscriber.channels) + len(wanted))
+                self._node.reading.check_count(len(subscriber.channels) + len(wanted))
                 for name in wanted:
                     since = command.since
-                    placements.append(await self._node.place({name: "catch_up"}, since, None, "oldest"))
+                    placements.append(await self._node.reading.place({name: "catch_up"}, since, None, "oldest"))
                 if command.watch is False:
                     self._node.hub.unsubscribe(subscriber, PRESENCE + channel)
             if command.enter:
@@ -200,9 +184,9 @@ class Members:
         before = await node.presence.enter(member)
         node.counters.presence_enters += before is None
         if before is None:
-            await self._announce("join", member)
+            await self.telling.announce("join", member)
         elif (before.state, before.info) != (member.state, member.info):
-            await self._announce("update", msgspec.structs.replace(member, since=before.since))
+            await self.telling.announce("update", msgspec.structs.replace(member, since=before.since))
 
     def _is_current(self, hold: _Hold, channel: str, client: str) -> bool:
         """Tell whether a hold that was waited for is still the one of its member."""
@@ -321,7 +305,7 @@ class Members:
             raise
         if member is not None:
             self._node.counters.presence_leaves += 1
-            await self._announce("leave", member)
+            await self.telling.announce("leave", member)
         self._forget(key, hold)
 
     def _forget(self, key: tuple[str, str], hold: _Hold) -> None:
@@ -334,98 +318,7 @@ class Members:
             hold.timer.cancel()
             hold.timer = None
 
-    # Telling
-
-    async def _announce(self, what: str, member: Member) -> None:
-        """Say what happened; what cannot be said now is made up for by a count, after which the list is asked anew."""
-        try:
-            await self._tell(what, member)
-        except TellwireError as exc:
-            self._node.hub.report(
-                "who is here could not be told; their number will be, as soon as that is possible", exc
-            )
-            self._count_soon(member.channel)
-
-    async def _tell(self, what: str, member: Member) -> None:
-        """Say on the channel beside the member's what happened; of a large one only how many there are.
-
-        One that has become small again goes on being counted until a count has told of that.
-        """
-        node = self._node
-        channel = member.channel
-        most = node.namespaces.of(channel).presence_max_members
-        counts = await node.presence.count(channel)
-        if counts.clients > most:
-            self._large.add(channel)
-        if channel in self._large or (what == "leave" and counts.clients == most):
-            self._count_soon(channel)
-            return
-        shown = MemberView(member.client, member.user) if what == "leave" else view(member)
-        await self._say(channel, what, msgspec.json.encode(shown))
-
-    def _count_soon(self, channel: str) -> None:
-        if channel not in self._counting and not self._closed:
-            loop = asyncio.get_running_loop()
-            self._counting[channel] = loop.call_later(COUNT_EVERY_S, self._count, channel)
-
-    def _count(self, channel: str) -> None:
-        del self._counting[channel]
-        self._node.tasks.start(self._tell_count(channel))
-
-    async def _tell_count(self, channel: str) -> None:
-        node = self._node
-        try:
-            counts = await node.presence.count(channel)
-            if counts.clients <= node.namespaces.of(channel).presence_max_members:
-                self._large.discard(channel)
-            await self._say(channel, "count", msgspec.json.encode(InternalCount(counts.clients, counts.users)))
-        except TellwireError as exc:
-            node.hub.report("how many are here could not be told; it is tried again", exc)
-            self._count_soon(channel)
-
-    async def _say(self, channel: str, what: str, data: bytes) -> None:
-        await self._node.broker.append(Draft(PRESENCE + channel, data, event=what))
-
-    async def beat(self) -> None:
-        """Renew this node's lease, for ever."""
-        node = self._node
-        while True:
-            try:
-                if not await node.presence.beat():
-                    await self._enter_again()
-            except TellwireError as exc:
-                node.hub.report("this node's lease could not be renewed; it is tried again", exc)
-            await asyncio.sleep(node.limits.node_lease_s / SWEEPS_PER_LEASE)
-
-    async def sweep(self) -> None:
-        """Tell of the members of nodes that have died, for ever."""
-        node = self._node
-        swept: deque[Member] = deque()  # taken out of the store, so that nobody else tells of them
-        while True:
-            try:
-                while swept or (found := await node.presence.sweep()):
-                    if not swept:
-                        swept += found
-                    await self._swept(swept[0])
-                    swept.popleft()
-            except TellwireError as exc:
-                node.hub.report("members of a dead node could not be told of; it is tried again", exc)
-            await asyncio.sleep(node.limits.node_lease_s / SWEEPS_PER_LEASE)
-
-    async def _swept(self, member: Member) -> None:
-        node = self._node
-        if member.channel == ROSTER:
-            _log.warning(
-                "the node %s was not heard of for its lease; its members are taken to have left", member.client
-            )
-            return
-        if member.channel == NAMELESS:
-            await node.departures.tell(member, None, "its node died")
-        else:
-            await self._tell("leave", member)
-        node.counters.presence_sweeps += 1
-
-    async def _enter_again(self) -> None:
+    async def enter_again(self) -> None:
         """Enter all members anew: the lease was over, and another node may have swept them."""
         for (channel, _), hold in list(self._holds.items()):
             if hold.caller.identity is not None:
@@ -441,42 +334,7 @@ class Members:
         for hold in self._holds.values():
             if hold.timer is not None:
                 hold.timer.cancel()
-        for timer in self._counting.values():
-            timer.cancel()
-
-    # Direct messages
-
-    async def send(self, caller: Caller, command: Send, *, packed: bool) -> Sent:
-        """Send a signal to one client of a channel in which both are; raises Forbidden, NotFound."""
-        node = self._node
-        channel = check_channel(command.channel)
-        await node.allow(caller, "presence", [channel])
-        check_text("send", "to", command.to, CLIENT_MAX_CHARS)
-        check_event("send", command.event)
-        if command.id is not None:
-            check_text("send", "id", command.id, ID_MAX_CHARS)
-        data = need_data("send", command.data)
-        check_size(data, node.namespaces.of(channel))
-        text = as_json(data, packed=packed)
-        if await node.presence.find(channel, caller.client) is None:
-            raise Forbidden(f"send: only members may; enter {channel} first")
-        if await node.presence.find(channel, command.to) is None:
-            raise NotFound(f"send: no client {command.to!a} is in {channel}")
-        # An id is the sender's own: another's with the same text is not its repetition.
-        draft_id = None if command.id is None else f"{caller.client}:{command.id}"
-        signal = InternalSignal(channel, caller.client, command.id or "", Raw(text), caller.user)
-        draft = Draft(INBOX + command.to, msgspec.json.encode(signal), id=draft_id, event=command.event)
-        appended = await node.broker.append(draft)
-        return Sent(str(appended.position), appended.duplicate, command.ref)
-
-
-def view(member: Member, *, packed: bool = False) -> MemberView:
-    """Return a member as the others see it; with its texts in MessagePack where `packed`."""
-
-    def shown(text: bytes | None) -> Raw | UnsetType:
-        return UNSET if text is None else Raw(to_packed(text) if packed else text)
-
-    return MemberView(member.client, member.user, shown(member.info), shown(member.state), member.since)
+        self.telling.close()
 
 
 def _state(raw: Raw, *, packed: bool) -> bytes:

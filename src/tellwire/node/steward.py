@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from tellwire.auth import Access, Identity, Operation
-from tellwire.brokers.base import Broker, Slice
+from tellwire.brokers.base import Broker
 from tellwire.counters import Counters
 from tellwire.errors import (
     BadRequest,
@@ -18,31 +18,33 @@ from tellwire.errors import (
     Draining,
     Forbidden,
     RateLimited,
-    TooManyChannels,
     Unauthorized,
 )
 from tellwire.hooks import Hooks
-from tellwire.hub import WHEEL_SLOTS, Hub, Placement
+from tellwire.hub import WHEEL_SLOTS, Hub
 from tellwire.ice import IceServers
 from tellwire.limits import Bucket, Buckets, Limits, Network, Turnstile
-from tellwire.message import Appended, Draft, Gap, Position, parse_since
+from tellwire.message import Appended, Draft, Position
 from tellwire.names import Namespaces, Policy, check_channel
 from tellwire.node.callers import Caller, caller_of
 from tellwire.node.calls import call, publish_as_asked
 from tellwire.node.control import Control
 from tellwire.node.departures import Departures
-from tellwire.node.drafts import check_count, check_session, make_draft
+from tellwire.node.drafts import check_session, make_draft
 from tellwire.node.entrance import OPEN, Entrance
-from tellwire.node.members import Attendance, Members
+from tellwire.node.leases import keep_lease, sweep
+from tellwire.node.lifetimes import Lifetimes, expires_in_ms
+from tellwire.node.members import Members
 from tellwire.node.operating import answer_questions
+from tellwire.node.reading import Reading
 from tellwire.node.roster import Roster, Title, own_title
+from tellwire.node.signals import send
 from tellwire.presence import Presence, make_presence
 from tellwire.protocol.commands import (
     COMMANDS,
     AnyCommand,
     Call,
     Connect,
-    OnGap,
     Ping,
     Publish,
     Refresh,
@@ -53,7 +55,6 @@ from tellwire.protocol.commands import (
 from tellwire.protocol.commands import Presence as PresenceCommand
 from tellwire.protocol.encodings import Encoding
 from tellwire.protocol.pushes import Connected, Pong, Published, Push, Refreshed, Subscribed, Unsubscribed
-from tellwire.runs import take_bite
 from tellwire.subscriber import Door, Subscriber
 from tellwire.tasks import Tasks
 
@@ -62,9 +63,6 @@ DRAIN_SLOTS = 100
 
 DRAIN_PACE_S = 0.005
 """Seconds that each connection adds to the drain, until ``drain_s`` is reached: a few need no spreading."""
-
-TIMER_MAX_S = 86_400.0
-"""Longest timer that is set; what lasts longer is looked at again by then."""
 
 _NAMES = {command: str(command.__struct_config__.tag) for command in COMMANDS}
 
@@ -125,6 +123,8 @@ class Node:
             counters=self.counters,
         )
         self.members = Members(self)
+        self.reading = Reading(self)
+        self.lifetimes = Lifetimes(self.limits, self.counters)
         self.departures = Departures(self)
         self.control = Control(self, revocation_s)
         self.roster = Roster(self, title or own_title())
@@ -145,8 +145,8 @@ class Node:
         await self.roster.open()
         self.tasks.start(self.roster.beat())
         self.tasks.start(self._beat())
-        self.tasks.start(self.members.beat())
-        self.tasks.start(self.members.sweep())
+        self.tasks.start(keep_lease(self))
+        self.tasks.start(sweep(self))
         self.ready = True
 
     async def aclose(self) -> None:
@@ -214,7 +214,7 @@ class Node:
                 # It was on its way in when the others were cut.
                 asyncio.get_running_loop().call_soon(door.close, CloseCode.REVOKED, "revoked")
         else:
-            caller.timer = asyncio.get_running_loop().call_later(self.limits.connect_s, self._lose_patience, subscriber)
+            self.lifetimes.wait_for_token(subscriber)
         self.hub.enter(subscriber, beats=beats)
         return subscriber
 
@@ -249,40 +249,8 @@ class Node:
             if caller.counted is not None:
                 self.turnstile.leave_user(caller.counted)
             caller.counted = identity.user
-        self._watch_expiry(subscriber)
+        self.lifetimes.watch(subscriber)
         self.departures.note_begin(caller)
-
-    def _watch_expiry(self, subscriber: Subscriber) -> None:
-        caller = caller_of(subscriber)
-        caller.stop_timer()
-        left_s = self._left_s(caller.identity)
-        if left_s is not None:
-            # By the clock on the wall, which may be set: so what lasts long is looked at again.
-            loop = asyncio.get_running_loop()
-            delay_s = min(max(left_s, 0.0), TIMER_MAX_S)
-            caller.timer = loop.call_later(delay_s, self._expire, subscriber)
-
-    def _expire(self, subscriber: Subscriber) -> None:
-        left_s = self._left_s(caller_of(subscriber).identity)
-        if left_s is not None and left_s <= 0:
-            subscriber.door.close(CloseCode.EXPIRED, "the token has expired; come back with a fresh one")
-        else:
-            self._watch_expiry(subscriber)
-
-    def _lose_patience(self, subscriber: Subscriber) -> None:
-        self.counters.limit_hit("connect_s")
-        says = f"no connect with a token came within {self.limits.connect_s:g} s"
-        subscriber.door.close(CloseCode.UNAUTHORIZED, says)
-
-    @staticmethod
-    def _left_s(identity: Identity | None) -> float | None:
-        if identity is None or identity.expires_at is None:
-            return None
-        return identity.expires_at - time.time()
-
-    def _expires_in_ms(self, identity: Identity | None) -> int | None:
-        left_s = self._left_s(identity)
-        return None if left_s is None else max(0, int(left_s * 1000))
 
     def greet(self, subscriber: Subscriber, ref: Any = None) -> Connected:
         """Make the push that tells a client who and where it is."""
@@ -295,7 +263,7 @@ class Node:
             caller.session,
             ref,
             caller.user,
-            self._expires_in_ms(caller.identity),
+            expires_in_ms(caller.identity),
         )
 
     # Who may, and how much
@@ -314,13 +282,6 @@ class Node:
                 may = identity.grants.may(operation, name)
             if not may:
                 raise Forbidden(_refusal(operation, name))
-
-    async def allow_reading(self, caller: Caller, wanted: Collection[str]) -> None:
-        """Return if a caller may read all of these channels; else raise Forbidden, with the first they may not."""
-        await self.allow(caller, "subscribe", wanted)
-        if self.hooks.subscribe is not None:
-            for name in wanted:
-                await self.hooks.ask_subscribe(caller.view(), name)
 
     def own_channels(self, caller: Caller) -> Sequence[str]:
         """Return the channels that a caller's token subscribes by itself."""
@@ -405,7 +366,7 @@ class Node:
             case PresenceCommand():
                 await self.members.handle(caller, command, reply, subscriber, packed=packed)
             case Send():
-                reply(await self.members.send(caller, command, packed=packed))
+                reply(await send(self, caller, command, packed=packed))
             case Call():
                 reply(await call(self, caller, command, packed=packed))
 
@@ -447,14 +408,14 @@ class Node:
         # What the fresh token no longer allows is not read on, nor is anybody a member by it.
         for name in [name for name in subscriber.channels if not name.startswith("$")]:
             try:
-                await self.allow_reading(caller, [name])
+                await self.reading.allow(caller, [name])
             except Forbidden as exc:
                 if self.hub.unsubscribe(subscriber, name):
                     reply(Unsubscribed(name, None, exc.code))
         await self.members.recheck(subscriber, reply)
         if not subscriber.closed:
             self._settle(subscriber, identity)
-            reply(Refreshed(self._expires_in_ms(identity), command.ref))
+            reply(Refreshed(expires_in_ms(identity), command.ref))
 
     async def _subscribe(self, subscriber: Subscriber, command: Subscribe, reply: SendPush) -> None:
         channel = command.channel
@@ -462,52 +423,13 @@ class Node:
             raise BadRequest(f"subscribe: this connection reads {channel} already")
         # What may be lost on its way is not worth waiting for, either: who lags gets the newest.
         policy: Policy | None = "latest" if command.unreliable else command.policy
-        wanted = self.wanted([channel], policy, have=len(subscriber.channels))
-        await self.allow_reading(caller_of(subscriber), wanted)
-        placement = await self.place(wanted, command.since, command.last, command.on_gap)
+        wanted = self.reading.wanted([channel], policy, have=len(subscriber.channels))
+        await self.reading.allow(caller_of(subscriber), wanted)
+        placement = await self.reading.place(wanted, command.since, command.last, command.on_gap)
         if command.unreliable:
             subscriber.unreliable = (subscriber.unreliable or set()) | {channel}
         reply(Subscribed(channel, str(placement.cursor), placement.gap, command.ref))
         self.hub.join(subscriber, placement)
-
-    def wanted(self, channels: Iterable[str], policy: Policy | None, *, have: int = 0) -> dict[str, Policy]:
-        """Check the channels that somebody wants to read; return each with its policy."""
-        wanted = {check_channel(name): policy or self.namespaces.of(name).policy for name in channels}
-        self.check_readings(have + len(wanted))
-        return wanted
-
-    def check_readings(self, count: int) -> None:
-        """Return if a connection may read so many channels, those of the server's own among them."""
-        most = self.limits.channels_per_connection
-        if count > most:
-            self.counters.limit_hit("channels_per_connection")
-            raise TooManyChannels(
-                f"one connection reads at most {most} channels, what it watches and its inbox included"
-            )
-
-    async def wanted_of(
-        self, caller: Caller, channels: Collection[str], policy: Policy | None, attendance: Attendance | None
-    ) -> dict[str, Policy]:
-        """Check the channels that a request wants to read, and that it may; return each with its policy.
-
-        With an `attendance` those of the server's own that tell of presence are among them.
-        """
-        wanted = self.wanted(channels, policy)
-        await self.allow_reading(caller, wanted)
-        if attendance is not None:
-            await self.allow(caller, "presence", wanted)
-            own: Policy = "catch_up"
-            wanted.update(dict.fromkeys(self.members.channels(caller, channels, attendance), own))
-            self.check_readings(len(wanted))
-        return wanted
-
-    async def place(
-        self, wanted: dict[str, Policy], since: str | int | None, last: int | None, on_gap: OnGap
-    ) -> Placement:
-        """Find where a reading begins (see Hub.place); `since` and `last` are as the client gave them."""
-        if last is not None:
-            _check_last(last, since)
-        return await self.hub.place(wanted, parse_since(since), last, on_gap)
 
     async def publish(self, command: Publish, caller: Caller, *, packed: bool, lasts: bool = False) -> Appended:
         """Append a message, or hand an ephemeral one on; done once it is in the log."""
@@ -542,48 +464,6 @@ class Node:
         """Check a publish and make a draft of it; raises RequestError."""
         return make_draft(command, self.namespaces.of(check_channel(command.channel)), session, packed=packed)
 
-    # Polling
-
-    async def read(
-        self,
-        channels: Collection[str],
-        since: str | int | None,
-        *,
-        limit: int,
-        last: int | None = None,
-        on_gap: OnGap = "oldest",
-    ) -> Slice:
-        """Read what comes after a cursor, at most `limit` messages, without waiting for more.
-
-        The channels were checked by `wanted`, or are the server's own.
-        """
-        limit_bytes = self.limits.request_max_bytes
-        if last is not None:
-            newest = await self.broker.read_back(channels, None, _check_last(last, since))
-            messages, more = take_bite(newest.messages, 0, limit_bytes, limit)
-            return Slice(messages, Position(newest.position.epoch, messages[-1].seq), newest.gap) if more else newest
-        start = parse_since(since)
-        if start == "now":
-            return Slice([], self.broker.head, None)
-        slice_ = await self.broker.read(channels, self.hub.resolve(start), limit_bytes, limit)
-        gap = slice_.gap
-        if gap is not None:
-            self.counters.gaps[gap.reason] += 1
-            if on_gap == "newest":
-                head = self.broker.head
-                return Slice([], head, Gap(gap.from_, str(head), gap.reason, tuple(channels)))
-        return slice_
-
-    async def read_back(self, channels: Collection[str], before: str, *, limit: int) -> Slice:
-        """Read the newest `limit` messages before a position; the channels as for `read`."""
-        start = parse_since(before)
-        if start == "earliest":
-            return Slice([], self.broker.head, None)
-        position = None if start == "now" else self.hub.resolve(start)
-        slice_ = await self.broker.read_back(channels, position, limit)
-        newest_first, _ = take_bite(slice_.messages[::-1], 0, self.limits.request_max_bytes)
-        return Slice(newest_first[::-1], slice_.position, slice_.gap)
-
 
 def _refusal(operation: str, name: str) -> str:
     verbs = {
@@ -591,9 +471,3 @@ def _refusal(operation: str, name: str) -> str:
         "admin": "do this as an operator:",
     }  # fmt: skip
     return f"you may not {verbs[operation]} {name}"
-
-
-def _check_last(last: int, since: str | int | None) -> int:
-    if since is not None:
-        raise BadRequest("since and last exclude each other: give the one or the other")
-    return check_count("last", last)

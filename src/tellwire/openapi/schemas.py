@@ -13,7 +13,7 @@ from tellwire.errors import error_classes
 from tellwire.message import CURSOR_MAX_BYTES, Gap
 from tellwire.names import CHANNEL_MAX_CHARS
 from tellwire.node.calls import METHOD_MAX_CHARS
-from tellwire.node.members import CLIENT_MAX_CHARS
+from tellwire.node.signals import CLIENT_MAX_CHARS
 from tellwire.protocol.commands import (
     EVENT_MAX_CHARS,
     ID_MAX_CHARS,

@@ -298,7 +298,7 @@ async def begin(
     on_gap: OnGap = "oldest",
 ) -> Placement:
     """Read all of `channels` over a door that was opened, as the streams do: the gap first, then what comes."""
-    placement = await node.place(node.wanted(channels, policy), since, last, on_gap)
+    placement = await node.reading.place(node.reading.wanted(channels, policy), since, last, on_gap)
     if placement.gap is not None and not door.subscriber.closed:
         door.send(GapPush.of(placement.gap))
     node.hub.join(door.subscriber, placement)
@@ -318,7 +318,7 @@ async def ask(
     session: str | None = None,
 ) -> FakePoll:
     """Poll; with `wait` until something comes or the wait is ended by ``answer(())``."""
-    placement = await node.place(node.wanted(channels, policy), since, last, on_gap)
+    placement = await node.reading.place(node.reading.wanted(channels, policy), since, last, on_gap)
     try:
         door = FakePoll(node, limit, placement, somebody(session), None)
     except BaseException:

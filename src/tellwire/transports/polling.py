@@ -218,7 +218,7 @@ class PollEndpoint(Endpoint):
         caller.session = query.session
         attendance = query.attendance
         channels = query.need_channels(node.own_channels(caller))
-        wanted = await node.wanted_of(caller, channels, query.policy, attendance)
+        wanted = await node.reading.wanted_of(caller, channels, query.policy, attendance)
         limit = query.integer("limit")
         limit = LIMIT if limit is None else check_count("limit", limit, least=1)
         since, last = query.start(scope)
@@ -226,14 +226,14 @@ class PollEndpoint(Endpoint):
         if before is not None:
             if since is not None or last is not None:
                 raise BadRequest("before excludes since and last: it pages backwards, they page forwards")
-            return self._page(await node.read_back(wanted, before, limit=limit), callback)
+            return self._page(await node.reading.read_back(wanted, before, limit=limit), callback)
         wait_s = min(query.seconds("wait"), node.limits.poll_wait_max_s)
         if not wait_s:
             if attendance == "enter":
                 await node.members.attend(caller, channels)
-            slice_ = await node.read(wanted, since, limit=limit, last=last, on_gap=query.on_gap)
+            slice_ = await node.reading.read(wanted, since, limit=limit, last=last, on_gap=query.on_gap)
             return self._page(slice_, callback, caller.session)
-        placement = await node.place(wanted, since, last, query.on_gap)
+        placement = await node.reading.place(wanted, since, last, query.on_gap)
         direct: DirectResponse | None = scope.get("extensions", {}).get(RESPONSE)
         try:
             if attendance == "enter":

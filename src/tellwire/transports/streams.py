@@ -172,7 +172,7 @@ class StreamEndpoint(Endpoint):
         caller.session = query.session
         attendance = query.attendance
         channels = query.need_channels(node.own_channels(caller))
-        wanted = await node.wanted_of(caller, channels, query.policy, attendance)
+        wanted = await node.reading.wanted_of(caller, channels, query.policy, attendance)
         direct: DirectResponse | None = scope.get("extensions", {}).get(RESPONSE)
         chunked = direct is not None and direct.has_chunks
         encoding = self.encoding(query, chunked=chunked)
@@ -182,7 +182,7 @@ class StreamEndpoint(Endpoint):
             await send({"type": "http.response.body", "body": b""})
             return None
         since, last = query.start(scope)
-        placement = await node.place(wanted, since, last, query.on_gap)
+        placement = await node.reading.place(wanted, since, last, query.on_gap)
         try:
             door: DirectStreamDoor | AsgiStreamDoor
             if direct is not None:

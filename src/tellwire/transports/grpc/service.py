@@ -71,18 +71,18 @@ class Service(grpc.GenericRpcHandler):
     async def _history(self, payload: bytes, context: Context, caller: Caller, encoding: ProtobufEncoding) -> bytes:
         node = self._node
         request: pb.HistoryRequest = parse(pb.HistoryRequest, payload)
-        wanted = await node.wanted_of(caller, _channels(node, request.channels, caller), None, None)
+        wanted = await node.reading.wanted_of(caller, _channels(node, request.channels, caller), None, None)
         limit = check_count("limit", request.limit or HISTORY_LIMIT, least=1)
         given = [name for name in ("before", "since", "last") if request.HasField(name)]
         if len(given) > 1:
             raise BadRequest(f"{' and '.join(given)} exclude each other: give one of them")
         if given in ([], ["before"]):
-            slice_ = await node.read_back(wanted, request.before or "now", limit=limit)
+            slice_ = await node.reading.read_back(wanted, request.before or "now", limit=limit)
         else:
             since = request.since if request.HasField("since") else None
             last = request.last if request.HasField("last") else None
             on_gap = cast(OnGap, word_of("on_gap", request.on_gap) or "oldest")
-            slice_ = await node.read(wanted, since, limit=limit, last=last, on_gap=on_gap)
+            slice_ = await node.reading.read(wanted, since, limit=limit, last=last, on_gap=on_gap)
         epoch = slice_.position.epoch
         # Backwards all is shown, as the history that it is.
         skip = caller.session if given == ["since"] else None
@@ -136,11 +136,11 @@ class Service(grpc.GenericRpcHandler):
             if attendance == "enter":
                 need_session(caller)
             channels = _channels(node, request.channels, caller)
-            wanted = await node.wanted_of(caller, channels, policy, attendance)
+            wanted = await node.reading.wanted_of(caller, channels, policy, attendance)
             async with calls.lasting(context, caller):
                 since = request.since if request.HasField("since") else None
                 last = request.last if request.HasField("last") else None
-                placement = await node.place(wanted, since, last, on_gap)
+                placement = await node.reading.place(wanted, since, last, on_gap)
                 try:
                     door = StreamDoor(node, encoding, caller, context)
                 except BaseException:
