@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,12 +26,19 @@ class ChildFailedError(Exception):
     """A process that did not start, or ended before its time; the message has the last lines of its log."""
 
 
-def free_port() -> int:
-    """Return a TCP port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_port(count: int = 1) -> int:
+    """Return a TCP port of the loopback interface that nobody listens on, nor on the next ones up to `count`."""
+    while True:
+        with ExitStack() as probes:
+            first = probes.enter_context(socket.socket())
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+            try:
+                for number in range(1, count):
+                    probes.enter_context(socket.socket()).bind(("127.0.0.1", port + number))
+            except (OSError, OverflowError):
+                continue
+            return port
 
 
 def pinned(core: int) -> None:
@@ -42,9 +50,11 @@ def pinned(core: int) -> None:
 class Child:
     """A server under test, as an asynchronous context would have it, but plain: `with Child(...) as child`."""
 
-    def __init__(self, name: str, command: Sequence[str], port: int, log: Path) -> None:
+    def __init__(self, name: str, command: Sequence[str], port: int, log: Path, *, ports: int = 1) -> None:
+        """Name what to start; it is ready once it listens on `port`, and on the next ones up to `ports`."""
         self.name = name
         self.port = port
+        self._ports = ports
         self._command = command
         self._log = log
 
@@ -59,7 +69,8 @@ class Child:
                 preexec_fn=lambda: pinned(SERVER_CORE),  # the benchmark has no threads
             )
         try:
-            self._wait_for_port()
+            for number in range(self._ports):
+                self._wait_for(self.port + number)
         except BaseException:
             self.kill()
             raise
@@ -70,18 +81,18 @@ class Child:
     ) -> None:
         self.kill()
 
-    def _wait_for_port(self, deadline_s: float = 20.0) -> None:
+    def _wait_for(self, port: int, deadline_s: float = 20.0) -> None:
         give_up = time.monotonic() + deadline_s
         while time.monotonic() < give_up:
             if self._process.poll() is not None:
                 raise ChildFailedError(f"{self.name} ended with status {self._process.returncode}:\n{self.log_tail()}")
             try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
             except OSError:
                 time.sleep(0.05)
             else:
                 return
-        raise ChildFailedError(f"{self.name} does not listen on port {self.port}:\n{self.log_tail()}")
+        raise ChildFailedError(f"{self.name} does not listen on port {port}:\n{self.log_tail()}")
 
     def log_tail(self) -> str:
         """Return the last lines that the process wrote."""

@@ -42,6 +42,8 @@ class Contender:
     talks: Mapping[str, Talk]
     missing: Callable[[Places], str | None] = field(default=lambda _: None)
     """Says what is not installed, and how to get it."""
+    ports: int = 1
+    """It listens on so many, one above the other."""
 
 
 # A run's messages must not count as duplicates of an earlier run's.

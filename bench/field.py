@@ -10,8 +10,10 @@ import base64
 import hashlib
 import hmac
 import json
+import secrets
 import shutil
 import sys
+import time
 from collections.abc import Callable, Mapping
 
 from contenders import PAYLOAD_BYTES, PEERS, SOCKETIO_TALKS, Contender, Places, Talk, pip_missing, python_peer
@@ -95,10 +97,8 @@ SOCKETIO_NODE = Contender(
 
 
 def _centrifugo_command(_: Places, port: int) -> list[str]:
-    # Names of version 5, then those of 6; each version leaves the other's alone.
+    # https://centrifugal.dev/docs/server/configuration, version 6: nested names joined by underscores.
     settings = {
-        "CENTRIFUGO_ADDRESS": "127.0.0.1",
-        "CENTRIFUGO_PORT": str(port),
         "CENTRIFUGO_HTTP_SERVER_ADDRESS": "127.0.0.1",
         "CENTRIFUGO_HTTP_SERVER_PORT": str(port),
         "CENTRIFUGO_CLIENT_INSECURE": "true",
@@ -108,6 +108,14 @@ def _centrifugo_command(_: Places, port: int) -> list[str]:
     return ["env", *(f"{name}={value}" for name, value in settings.items()), "centrifugo"]
 
 
+_CENTRIFUGO_PUBLISHER: Talk = {
+    "pub_path": "/connection/websocket",
+    "pub_hello1": '{"id":1,"connect":{}}',
+    "pub_answer1": '"connect"',
+    "pub_lines": 1,
+}
+
+
 def _centrifugo(channel: str) -> dict[str, object]:
     return {
         "sub_path": "/connection/websocket",
@@ -115,7 +123,10 @@ def _centrifugo(channel: str) -> dict[str, object]:
         "sub_answer1": '"connect"',
         "sub_hello2": f'{{"id":2,"subscribe":{{"channel":"{channel}"}}}}',
         "sub_answer2": '"subscribe"',
-        "message": f'{{"id":{{ref}}9,"publish":{{"channel":"{channel}","data":"{{data}}"}}}}',
+        # Replies and pushes may share a frame, one a line; an empty one is a ping, which wants its like back.
+        "sub_lines": 1,
+        # The number must neither be one of those above nor begin with a zero.
+        "message": f'{{"id":9{{ref}},"publish":{{"channel":"{channel}","data":"{{data}}"}}}}',
         "data_bytes": PAYLOAD_BYTES - 2,
     }
 
@@ -125,17 +136,10 @@ CENTRIFUGO = Contender(
     "memory engine, JSON protocol, GOMAXPROCS=1, log level error; insecure mode, so that nothing is checked",
     _centrifugo_command,
     {
-        "fan": {
-            **_centrifugo("bench"),
-            "pub_path": "/connection/websocket",
-            "pub_hello1": '{"id":1,"connect":{}}',
-            "pub_answer1": '"connect"',
-        },
+        "fan": {**_centrifugo("bench"), **_CENTRIFUGO_PUBLISHER},
         "rooms": _centrifugo("room{room}"),
         "acks": {
-            "pub_path": "/connection/websocket",
-            "pub_hello1": '{"id":1,"connect":{}}',
-            "pub_answer1": '"connect"',
+            **_CENTRIFUGO_PUBLISHER,
             "message": _centrifugo("bench")["message"],
             "data_bytes": PAYLOAD_BYTES - 2,
         },
@@ -144,15 +148,35 @@ CENTRIFUGO = Contender(
 )
 
 
-def _token(claims: Mapping[str, object], key: str) -> str:
-    """Return a JSON Web Token signed with HS256 (RFC 7519)."""
-    parts = [json.dumps(part, separators=(",", ":")).encode() for part in ({"alg": "HS256", "typ": "JWT"}, claims)]
-    text = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
-    signature = hmac.digest(key.encode(), text, hashlib.sha256)
-    return b".".join([text, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
-
-
 _MERCURE_KEY = "a-key-for-a-server-that-lives-for-seconds"
+_MERCURE_HUB = "https://hub.example/.well-known/mercure"
+_MERCURE_ISSUER = "https://hub.example"
+
+
+def _mercure_token() -> str:
+    """Return an access token that may publish everything (RFC 9068, with authorization details of RFC 9396)."""
+    now = int(time.time())
+    header = {"alg": "HS256", "typ": "at+jwt"}
+    claims = {
+        "iss": _MERCURE_ISSUER,
+        "aud": _MERCURE_HUB,
+        "sub": "bench",
+        "client_id": "bench",
+        "jti": secrets.token_hex(8),
+        "iat": now,
+        "exp": now + 86_400,
+        "authorization_details": [
+            {
+                "type": "https://mercure.rocks/authorization-detail",
+                "actions": ["publish"],
+                "topics": [{"match": "*"}],
+            }
+        ],
+    }
+    parts = [json.dumps(part, separators=(",", ":")).encode() for part in (header, claims)]
+    text = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in parts)
+    signature = hmac.digest(_MERCURE_KEY.encode(), text, hashlib.sha256)
+    return b".".join([text, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
 
 
 def _post(path: str, head: str, body: str) -> str:
@@ -162,69 +186,77 @@ def _post(path: str, head: str, body: str) -> str:
 
 
 def _mercure_command(places: Places, port: int) -> list[str]:
+    # https://mercure.rocks/docs/deployment/configuration, version 1; `transport local` is the one with the least to do.
     place = places.cache / "mercure"
     place.mkdir(parents=True, exist_ok=True)
     (place / "Caddyfile").write_text(
         f"""{{
     admin off
     auto_https off
+    persist_config off
     log default {{
         level ERROR
     }}
 }}
-http://127.0.0.1:{port} {{
+http://:{port} {{
+    bind 127.0.0.1
     mercure {{
         transport local
-        publisher_jwt {_MERCURE_KEY}
-        subscriber_jwt {_MERCURE_KEY}
+        issuer {_MERCURE_ISSUER} {{
+            publisher {{
+                jwt {_MERCURE_KEY}
+            }}
+        }}
+        resource_identifier {_MERCURE_HUB}
         anonymous
+        heartbeat 0s
+        write_timeout 0s
     }}
 }}
 """
     )
-    return ["env", "GOMAXPROCS=1", "mercure", "run", "--config", str(place / "Caddyfile")]
+    return ["env", "GOMAXPROCS=1", "mercure", "run", "--config", str(place / "Caddyfile"), "--adapter", "caddyfile"]
 
 
 MERCURE = Contender(
     "Mercure, SSE",
-    "local transport, no history, anonymous subscribers, GOMAXPROCS=1, log level error",
+    "local transport, no history, anonymous subscribers, no heartbeat, GOMAXPROCS=1, log level error",
     _mercure_command,
     {
         "fan": {
             "sub_wire": "sse",
-            "sub_path": "/.well-known/mercure?topic=bench",
+            "sub_path": "/.well-known/mercure?match=bench",
             "pub_wire": "raw",
             "pub_path": "/",
             "message": _post(
                 "/.well-known/mercure",
-                f"Authorization: Bearer {_token({'mercure': {'publish': ['*']}}, _MERCURE_KEY)}\r\n"
-                "Content-Type: application/x-www-form-urlencoded\r\n",
+                f"Authorization: Bearer {_mercure_token()}\r\nContent-Type: application/x-www-form-urlencoded\r\n",
                 "topic=bench&data={data}",
             ),
         }
     },
-    _program_missing("mercure", "https://mercure.rocks/docs/hub/install"),
+    _program_missing("mercure", "https://mercure.rocks/docs/getting-started/installation"),
 )
 
 PUSHPIN = Contender(
     "Pushpin, SSE",
-    "one route to a backend that answers Grip-Hold: stream; published over its HTTP control port",
+    "Condure with its two workers, one route to a backend that answers Grip-Hold: stream; published over ZeroMQ, no "
+    "message_rate, message_hwm 1,000,000, client_buffer_size 64 KiB, log level 1",
     lambda places, port: [sys.executable, str(PEERS / "pushpin.py"), str(port), str(places.cache / "pushpin")],
     {
         "fan": {
             "sub_wire": "sse",
             "sub_path": "/bench",
-            "pub_wire": "raw",
+            # More at once, and it cancels some streams that it has only just accepted.
+            "parallel": 4,
+            "pub_wire": "zmtp",
             "pub_path": "/",
-            "pub_port": 5561,
-            "message": _post(
-                "/publish/",
-                "Content-Type: application/json\r\n",
-                '{"items":[{"channel":"bench","formats":{"http-stream":{"content":"data: {data}\\n\\n"}}}]}',
-            ),
+            "pub_port": "+1",
+            "message": 'J{"channel":"bench","formats":{"http-stream":{"content":"data: {data}\\n\\n"}}}',
         }
     },
     _program_missing("pushpin", "https://pushpin.org/docs/install/"),
+    ports=2,
 )
 
 SOCKETS = (WEBSOCKETS, PICOWS, AIOHTTP, CHANNELS, WS, SOCKETIO_NODE, CENTRIFUGO)

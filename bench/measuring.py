@@ -116,9 +116,10 @@ class Bed:
 
 def start(places: Places, contender: Contender) -> Child:
     """Return the server, to be entered."""
-    port = free_port()
+    port = free_port(contender.ports)
     name = "".join(c if c.isalnum() else "-" for c in contender.name.lower())
-    return Child(contender.name, contender.command(places, port), port, places.cache / "logs" / f"{name}.log")
+    log = places.cache / "logs" / f"{name}.log"
+    return Child(contender.name, contender.command(places, port), port, log, ports=contender.ports)
 
 
 def is_held(figures: Figures) -> bool:

@@ -99,6 +99,23 @@ static size_t put_header(char *at, int opcode, size_t len) {
     return size + 4;
 }
 
+/* What a PUSH socket says first: greeting and READY (ZMTP 3.0, RFC 23/ZMTP, sections "greeting" and "null"). */
+static void put_zmtp_greeting(connection *c) {
+    static const char GREETING[64] = {(char)0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0x7f, 3, 0, 'N', 'U', 'L', 'L'};
+    static const char READY[] = "\x04\x1a\x05READY\x0bSocket-Type\0\0\0\x04PUSH";
+    put(c, GREETING, sizeof GREETING);
+    put(c, READY, sizeof READY - 1);
+}
+
+/* Put a message of one frame; long ones have their length in eight bytes. */
+static void put_zmtp_frame(connection *c, const char *text, size_t len) {
+    char header[9] = {len < 256 ? 0 : 2};
+    size_t size = len < 256 ? 2 : 9;
+    for (size_t i = size - 1, left = len; i > 0; i--, left >>= 8) header[i] = (char)left;
+    put(c, header, size);
+    put(c, text, len);
+}
+
 static void put_frame(connection *c, int opcode, const char *text, size_t len) {
     char header[14];
     put(c, header, put_header(header, opcode, len));
@@ -114,6 +131,8 @@ void connection_send_template(connection *c, const template *t, uint64_t ref, ui
     size_t len = template_fill(t, text, c->room, ref, stamp);
     if (c->sort->wire == RAW)
         put(c, text, len);
+    else if (c->sort->wire == ZMTP)
+        put_zmtp_frame(c, text, len);
     else
         put_frame(c, OP_TEXT, text, len);
 }
@@ -213,6 +232,21 @@ static void take_text(connection *c, const char *text, size_t len, uint64_t now)
     }
 }
 
+/* Take each line of a frame as a message of its own; an empty command is a ping, and asks for an empty one. */
+static void take_lines(connection *c, const char *text, size_t len, uint64_t now) {
+    while (len && c->state != CLOSED) {
+        const char *end = memchr(text, '\n', len);
+        size_t size = end ? (size_t)(end - text) : len;
+        if (size == 2 && memcmp(text, "{}", 2) == 0)
+            put_frame(c, OP_TEXT, "{}", 2);
+        else if (size)
+            take_text(c, text, size, now);
+        if (!end) break;
+        text += size + 1;
+        len -= size + 1;
+    }
+}
+
 /* Take all whole frames; return how many bytes they had. */
 static size_t take_frames(connection *c, const char *bytes, size_t len, uint64_t now) {
     size_t used = 0;
@@ -236,7 +270,12 @@ static size_t take_frames(connection *c, const char *bytes, size_t len, uint64_t
         switch (p[0] & 0x0f) {
         case OP_CONTINUATION:
         case OP_TEXT:
-        case OP_BINARY: take_text(c, payload, size, now); break;
+        case OP_BINARY:
+            if (c->sort->lines)
+                take_lines(c, payload, size, now);
+            else
+                take_text(c, payload, size, now);
+            break;
         case OP_PING: put_frame(c, OP_PONG, payload, size); break;
         case OP_CLOSE: fail(c, "the server closed the WebSocket"); break;
         }
@@ -286,7 +325,7 @@ static void on_readable(connection *c) {
         return;
     }
     uint64_t now = now_ns();
-    if (c->sort->wire == RAW) return;
+    if (c->sort->wire == RAW || c->sort->wire == ZMTP) return;
     reads++;
     bytes_read += (uint64_t)n;
     len += (size_t)n;
@@ -315,7 +354,8 @@ void connection_on_event(connection *c, int epoll, uint32_t what) {
             return;
         }
         if (!(what & EPOLLOUT)) return;
-        if (c->sort->wire == RAW) {
+        if (c->sort->wire == RAW || c->sort->wire == ZMTP) {
+            if (c->sort->wire == ZMTP) put_zmtp_greeting(c);
             c->state = OPEN;
             connection_flush(c, epoll);
             events.on_open(c);

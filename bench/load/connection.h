@@ -12,7 +12,9 @@
 
 /* How connections of one sort are opened. */
 typedef struct {
-    enum { WEBSOCKET, STREAM, POLL, RAW } wire; /* RAW: messages are whole requests, whose answers are not looked at */
+    /* RAW: messages are whole requests, whose answers are not looked at. ZMTP: the same, for a PULL socket of ZeroMQ. */
+    enum { WEBSOCKET, STREAM, POLL, RAW, ZMTP } wire;
+    bool lines;                     /* a frame may hold several messages, one a line; {} is a ping */
     const char *path;               /* may hold {room} */
     const char *hello[STEPS_MAX];   /* a text frame to send, and what its answer contains */
     const char *answer[STEPS_MAX];

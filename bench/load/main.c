@@ -53,13 +53,14 @@ static struct {
 } window;
 
 typedef struct {
-    uint64_t wall, server, own, queued, own_queued, bytes, reads;
+    uint64_t wall, server, own, queued, own_queued, busy, bytes, reads;
 } reading;
 
 static reading read_clocks(void) {
     pid_t self = getpid();
     return (reading){now_ns(), cpu_ns_of(settings.pids, settings.pid_count), own_cpu_ns(),
-                     queued_ns_of(settings.pids, settings.pid_count), queued_ns_of(&self, 1), bytes_read, reads};
+                     queued_ns_of(settings.pids, settings.pid_count), queued_ns_of(&self, 1),
+                     settings.pid_count ? core_busy_ns_of(settings.pids[0]) : 0, bytes_read, reads};
 }
 
 static void note_trouble(const char *text, size_t len) {
@@ -133,13 +134,21 @@ static void set_timer(uint64_t at) {
     timerfd_settime(timer, TFD_TIMER_ABSTIME, &when, NULL);
 }
 
+/* Time that other programs held the server's core: what it waited for it, but for the waiting of its processes and
+   threads for each other, which leaves the core no more busy than they are. */
+static uint64_t held_by_others(reading a, reading b) {
+    uint64_t queued = b.queued - a.queued, busy = b.busy - a.busy, server = b.server - a.server;
+    if (b.busy == 0) return queued;
+    return busy <= server ? 0 : busy - server < queued ? busy - server : queued;
+}
+
 static void print_reading(reading a, reading b) {
     double wall = (double)(b.wall - a.wall);
     printf("\"wall_s\":%.4f,\"server_cpu_s\":%.6f,\"own_cpu_s\":%.6f,\"server_cpu_share\":%.4f,\"own_cpu_share\":%.4f,"
            "\"server_queued_share\":%.4f,\"own_queued_share\":%.4f,\"bytes_read\":%llu,\"reads\":%llu,"
            "\"gaps\":%llu,\"errors\":%llu,\"closed\":%u,\"trouble\":\"%s\"}\n",
            wall / 1e9, (double)(b.server - a.server) / 1e9, (double)(b.own - a.own) / 1e9,
-           (double)(b.server - a.server) / wall, (double)(b.own - a.own) / wall, (double)(b.queued - a.queued) / wall,
+           (double)(b.server - a.server) / wall, (double)(b.own - a.own) / wall, (double)held_by_others(a, b) / wall,
            (double)(b.own_queued - a.own_queued) / wall, (unsigned long long)(b.bytes - a.bytes),
            (unsigned long long)(b.reads - a.reads), (unsigned long long)gaps, (unsigned long long)errors, closed,
            first_trouble);
@@ -292,7 +301,8 @@ static void set_steps(sort *s, const char *name, char *value) {
 static void take_setting(char *name, char *value, char **message) {
     sort *s = strncmp(name, "pub_", 4) == 0 ? &settings.publisher : &settings.subscriber;
     if (strcmp(name, "port") == 0) settings.port = (unsigned)atoi(value);
-    else if (strcmp(name, "pub_port") == 0) settings.pub_port = (unsigned)atoi(value);
+    /* With a plus, so many above the server's port, which therefore comes first. */
+    else if (strcmp(name, "pub_port") == 0) settings.pub_port = (unsigned)atoi(value) + (*value == '+' ? settings.port : 0);
     else if (strcmp(name, "count") == 0) settings.count = (unsigned)atoi(value);
     else if (strcmp(name, "rooms") == 0) settings.rooms = (unsigned)atoi(value);
     else if (strcmp(name, "parallel") == 0) settings.parallel = (unsigned)atoi(value);
@@ -303,7 +313,8 @@ static void take_setting(char *name, char *value, char **message) {
     else if (strcmp(name, "message") == 0) *message = value;
     else if (strcmp(name, "pid") == 0 && settings.pid_count < PIDS_MAX) settings.pids[settings.pid_count++] = atoi(value);
     else if (strcmp(name + 4, "path") == 0) s->path = value;
-    else if (strcmp(name + 4, "wire") == 0) s->wire = *value == 's' ? STREAM : *value == 'p' ? POLL : *value == 'r' ? RAW : WEBSOCKET;
+    else if (strcmp(name + 4, "wire") == 0) s->wire = *value == 's' ? STREAM : *value == 'p' ? POLL : *value == 'r' ? RAW : *value == 'z' ? ZMTP : WEBSOCKET;
+    else if (strcmp(name + 4, "lines") == 0) s->lines = atoi(value) != 0;
     else if (strncmp(name + 4, "hello", 5) == 0 || strncmp(name + 4, "answer", 6) == 0) set_steps(s, name, value);
     else {
         fprintf(stderr, "load: unknown setting %s\n", name);

@@ -1,9 +1,11 @@
 #define _GNU_SOURCE
 #include "stats.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 void histogram_clear(histogram *h) { memset(h, 0, sizeof *h); }
 
@@ -66,4 +68,26 @@ uint64_t queued_ns_of(const pid_t *pids, int count) {
         fclose(file);
     }
     return sum;
+}
+
+uint64_t core_busy_ns_of(pid_t pid) {
+    cpu_set_t cores;
+    char line[256], wanted[16];
+    uint64_t busy = 0;
+    if (sched_getaffinity(pid, sizeof cores, &cores) != 0 || CPU_COUNT(&cores) != 1) return 0;
+    int core = 0;
+    while (!CPU_ISSET(core, &cores)) core++;
+    int len = snprintf(wanted, sizeof wanted, "cpu%d ", core);
+    FILE *file = fopen("/proc/stat", "r");
+    if (file == NULL) return 0;
+    while (fgets(line, sizeof line, file) != NULL) {
+        unsigned long long user, nice, system, idle, iowait, irq, softirq, steal;
+        if (strncmp(line, wanted, (size_t)len) != 0) continue;
+        if (sscanf(line + len, "%llu %llu %llu %llu %llu %llu %llu %llu", &user, &nice, &system, &idle, &iowait, &irq,
+                   &softirq, &steal) == 8)
+            busy = (user + nice + system + irq + softirq + steal) * (1000000000u / (uint64_t)sysconf(_SC_CLK_TCK));
+        break;
+    }
+    fclose(file);
+    return busy;
 }

@@ -26,7 +26,10 @@ uint64_t own_cpu_ns(void);
 /* CPU time of all threads of the given processes: exact, unlike the 10 ms ticks of /proc/PID/stat. */
 uint64_t cpu_ns_of(const pid_t *pids, int count);
 
-/* Time that the first threads of the given processes were ready to run and had no core: other programs' doing. */
+/* Time that the first threads of the given processes were ready to run and had no core. */
 uint64_t queued_ns_of(const pid_t *pids, int count);
+
+/* Time that the core to which a process is bound was busy, with anything; 0 where it is not bound to a single one. */
+uint64_t core_busy_ns_of(pid_t pid);
 
 #endif

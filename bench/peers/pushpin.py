@@ -1,39 +1,87 @@
-"""Pushpin, with the backend that it asks what to hold: one process each, ended together."""
+"""Pushpin, with the backend that it asks what to hold: one process each, ended together.
 
-import http.server
+``pushpin.py PORT FOLDER``: clients come to PORT, and publishers to the PULL socket of ZeroMQ on the port above it.
+"""
+
+import socketserver
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
+# https://pushpin.org/docs/configuration/, and Debian's own file for the rest. Its limits on messages are counted in
+# deliveries: the usual 2,500 a second hold nearly everything back, and with any number at all it works them off in
+# ticks of a timer. Debian starts Zurl by itself; here it belongs to the run.
+CONFIG = """
+[global]
+include={{libdir}}/internal.conf
+rundir={place}/run
+ipc_prefix=p-
+port_offset=0
+stats_connection_ttl=120
 
-class Backend(http.server.BaseHTTPRequestHandler):
+[runner]
+services=condure,zurl,pushpin-proxy,pushpin-handler
+http_port=127.0.0.1:{port}
+logdir={place}/log
+log_level=1
+client_buffer_size=65536
+client_maxconn=50000
+
+[proxy]
+zurl_out_specs=ipc://{{rundir}}/{{ipc_prefix}}zurl-in
+zurl_out_stream_specs=ipc://{{rundir}}/{{ipc_prefix}}zurl-in-stream
+zurl_in_specs=ipc://{{rundir}}/{{ipc_prefix}}zurl-out
+routesfile={place}/routes
+debug=false
+auto_cross_origin=false
+updates_check=off
+
+[handler]
+push_in_spec=tcp://127.0.0.1:{publish_port}
+stats_spec=ipc://{{rundir}}/{{ipc_prefix}}stats
+command_spec=ipc://{{rundir}}/{{ipc_prefix}}command
+message_rate=0
+message_hwm=1000000
+connection_subscription_max=20
+stats_format=tnetstring
+"""
+
+
+ANSWER = """HTTP/1.1 200 OK\r
+Content-Type: text/event-stream\r
+Content-Length: 0\r
+Grip-Hold: stream\r
+Grip-Channel: bench\r
+\r
+"""
+
+
+class Backend(socketserver.StreamRequestHandler):
     """Answers each request by having Pushpin hold it (https://pushpin.org/docs/protocols/grip/)."""
 
-    protocol_version = "HTTP/1.1"
+    def handle(self) -> None:
+        while line := self.rfile.readline():
+            if line == b"\r\n":
+                self.wfile.write(ANSWER.encode())
 
-    def do_GET(self) -> None:
-        self.send_response(200)
-        for name, value in (
-            ("Content-Type", "text/event-stream"),
-            ("Content-Length", "0"),
-            ("Grip-Hold", "stream"),
-            ("Grip-Channel", self.path.strip("/")),
-        ):
-            self.send_header(name, value)
-        self.end_headers()
 
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+class Server(socketserver.ThreadingTCPServer):
+    """Takes as many requests at once as a thousand clients make."""
+
+    request_queue_size = 4096
+    daemon_threads = True
 
 
 def main() -> None:
-    port, place = sys.argv[1], Path(sys.argv[2])
-    place.mkdir(parents=True, exist_ok=True)
-    backend = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Backend)
+    port, place = int(sys.argv[1]), Path(sys.argv[2])
+    for name in ("run", "log"):
+        (place / name).mkdir(parents=True, exist_ok=True)
+    backend = Server(("127.0.0.1", 0), Backend)
     threading.Thread(target=backend.serve_forever, daemon=True).start()
-    route = f"* 127.0.0.1:{backend.server_address[1]}"
-    sys.exit(subprocess.call(["pushpin", f"--port=127.0.0.1:{port}", f"--route={route}", "--loglevel=1"], cwd=place))
+    (place / "routes").write_text(f"* 127.0.0.1:{backend.server_address[1]}\n")
+    (place / "pushpin.conf").write_text(CONFIG.format(place=place, port=port, publish_port=port + 1))
+    sys.exit(subprocess.call(["pushpin", f"--config={place / 'pushpin.conf'}", "--merge-output"]))
 
 
 main()
