@@ -35,7 +35,7 @@ WATCHDOG_S = 60
 
 
 class Certificate(NamedTuple):
-    """A self-signed certificate for ``localhost`` and 127.0.0.1."""
+    """A self-signed certificate."""
 
     cert: Path
     key: Path
@@ -227,20 +227,31 @@ def channel() -> str:
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
     """Return a certificate for servers with TLS."""
-    folder = tmp_path_factory.mktemp("tls")
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+def make_certificate(folder: Path, *names: str, days: int = 30) -> Certificate:
+    """Make a self-signed certificate for host names, by default ``localhost`` and 127.0.0.1.
+
+    Args:
+        folder: Where its files go.
+        names: DNS names.
+        days: How long it is good from now; below 0 it no longer is.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    usual = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    subjects: list[x509.GeneralName] = [x509.DNSName(each) for each in names] or list(usual)
     cert = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=30))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .not_valid_before(now - datetime.timedelta(days=10))
+        .not_valid_after(now + datetime.timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName(subjects), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )

@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress_bar import ProgressBar
+from rich.table import Column
+from rich.text import Text
 
 from tellwire.advise import last_run
 from tellwire.limits import raise_descriptor_limit
@@ -69,6 +72,11 @@ Examples:
     help="Token that says who you are; better given in the environment, where other users do not see it.",
 )
 @click.option("--insecure", is_flag=True, help="Accept any TLS certificate: for trying things out only.")
+@click.option(
+    "--ca-file",
+    type=click.Path(exists=True, path_type=Path, dir_okay=False),
+    help="PEM file of an authority whose certificates are accepted, beside those that the system trusts.",
+)
 @click.option("--transports", metavar="KEY,...", help="Which to measure.  [default: all that the server may have]")
 @click.option("--rate", type=float, metavar="NUMBER", help="Messages published in a second.  [default: 50]")
 @click.option("--seconds", type=float, metavar="NUMBER", help="For how long, each time.  [default: 2]")
@@ -103,6 +111,7 @@ def compare(
     url: str | None,
     token: str | None,
     insecure: bool,
+    ca_file: Path | None,
     as_json: bool,
     html: Path | None,
     pid: int | None,
@@ -122,25 +131,27 @@ def compare(
 
     if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
         raise click.UsageError("the token holds characters that none has; it is three parts joined by dots")
-    if token is not None and url is None:
-        raise click.UsageError("--token goes with the URL of a server; the one that is started here is open")
+    if url is None:
+        theirs = {"--token": token, "--ca-file": ca_file, "--insecure": insecure or None, "--pid": pid, "--grpc": grpc}
+        for flag in (flag for flag, value in theirs.items() if value is not None):
+            raise click.UsageError(f"{flag} goes with the URL of a server; the one that is started here needs none")
     if pid is not None and Gauge(pid).unknown is not None:
         raise click.UsageError(f"--pid: there is no process {pid} on this machine whose CPU and memory can be read")
     if html is not None and not (html.absolute().parent.is_dir() and os.access(html.absolute().parent, os.W_OK)):
         raise click.UsageError(f"--html: {html.absolute().parent} is no directory that can be written to")
     console = Console(stderr=True)
     with Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=20),
-        TextColumn("{task.fields[step]}"),
+        _Spinner(finished_text=" "),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        _Bar(bar_width=20),
+        TextColumn("{task.fields[step]}", table_column=Column(no_wrap=True, min_width=_STEP_COLUMNS)),
         TimeElapsedColumn(),
         console=console,
         transient=True,
     ) as progress:
         try:
             options = _options(flags)
-            tls = _unchecked() if insecure else None
+            tls = _tls(ca_file, insecure=insecure)
             comparison = Comparison(
                 options, url=url, token=token, tls=tls, pid=pid, grpc=grpc, progress=_shown(progress, options)
             )
@@ -163,13 +174,44 @@ def compare(
     if was_interrupted:
         sys.exit(130)
     if found["ended"] != "complete":
-        raise click.ClickException(found["says"])
+        if as_json or not sys.stdout.isatty():  # else the table has just said so
+            click.echo(f"Error: {found['says']}", err=True)
+        sys.exit(1)
 
 
-def _unchecked() -> ssl.SSLContext:
+_STEP_COLUMNS = 16
+"""As wide as the longest step mostly is, so that nothing moves from one to the next."""
+
+
+class _Spinner(SpinnerColumn):
+    """Turns beside what is being done only."""
+
+    def render(self, task: Task) -> Any:
+        return super().render(task) if task.started else Text(" ")
+
+
+class _Bar(BarColumn):
+    """Stands still where nothing has begun."""
+
+    def render(self, task: Task) -> ProgressBar:
+        bar = super().render(task)
+        bar.pulse = False
+        return bar
+
+
+def _tls(ca_file: Path | None, *, insecure: bool) -> ssl.SSLContext | None:
+    """Return which certificates are accepted, None for the usual; raises ValueError for a file without any."""
+    if ca_file is None and not insecure:
+        return None
     tls = ssl.create_default_context()
-    tls.check_hostname = False
-    tls.verify_mode = ssl.CERT_NONE
+    if insecure:
+        tls.check_hostname = False
+        tls.verify_mode = ssl.CERT_NONE
+    elif ca_file is not None:
+        try:
+            tls.load_verify_locations(ca_file)
+        except OSError as exc:  # ssl.SSLError is one
+            raise ValueError(f"--ca-file: there is no certificate in PEM to be read from {ca_file} ({exc})") from None
     return tls
 
 
@@ -195,15 +237,27 @@ def _shown(progress: Progress, options: Options) -> Callable[[str, str, int, int
     from tellwire.compare.wires import BY_KEY
 
     bars: dict[str, TaskID] = {
-        key: progress.add_task(BY_KEY[key].title, step="waits", total=1, start=False) for key in options.transports
+        key: progress.add_task(BY_KEY[key].title, step="[dim]waits", total=1, start=False) for key in options.transports
     }
+    whole = progress.add_task("[bold]All", step="", total=1)
+    totals: dict[str, int] = {}
+    dones: dict[str, int] = {}
 
     def show(key: str, step: str, done: int, total: int) -> None:
         if key not in bars:
             bars[key] = progress.add_task("A client left alone", step="", total=total)
         if done == 0:
             progress.start_task(bars[key])
-        progress.update(bars[key], completed=done, total=total, step=step)
+        said = step if done < total else f"[{'green' if step == 'measured' else 'yellow'}]{step}"
+        progress.update(bars[key], completed=done, total=total, step=said)
+        if done == 0:
+            totals[key] = total
+        dones[key] = done
+        # The first transport is not done with at once, and says nothing of the rest.
+        share = sum(dones[each] / totals[each] for each in dones) / (len(options.transports) + 1)
+        passed_s = progress.tasks[whole].elapsed or 0.0
+        left = f"about {max(10, round(passed_s / share * (1 - share), -1)):.0f} s left" if share > 0.1 else ""
+        progress.update(whole, completed=share, step=left)
 
     return show
 

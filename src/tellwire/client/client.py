@@ -56,6 +56,7 @@ class Client:
         open_channels: OpenSocket | None,
         tls: ssl.SSLContext,
         grpc_credentials: Any,
+        grpc_name: str | None,
     ) -> None:
         has_http = not url.startswith(("grpc://", "grpcs://"))
         grpc = grpc if has_http else url
@@ -99,7 +100,7 @@ class Client:
             open_socket=open_socket or opener(tls),
             open_channels=open_channels or channels.opener(client),
             outbox=Outbox(settings),
-            grpc=None if grpc is None else _grpc_side(grpc, tokens, tls, grpc_credentials),
+            grpc=None if grpc is None else _grpc_side(grpc, tokens, tls, grpc_credentials, grpc_name),
             readings=self._readings,
             take_push=lambda *push: self._rooms.take_push(*push),
             take_gap=lambda gap: self._rooms.take_gap(gap),
@@ -386,12 +387,12 @@ class Client:
         self._rooms.end(why)
 
 
-def _grpc_side(url: str, tokens: Tokens, tls: ssl.SSLContext, credentials: Any) -> GrpcSide:
+def _grpc_side(url: str, tokens: Tokens, tls: ssl.SSLContext, credentials: Any, name: str | None) -> GrpcSide:
     try:
         from tellwire.client.grpc import GrpcServer  # its library is loaded where it is asked for
     except ModuleNotFoundError as exc:
         raise ValueError(f"{url!a}: gRPC is not installed ({exc.name} is missing); install tellwire[grpc]") from None
-    return GrpcServer(url, tokens, tls, credentials)
+    return GrpcServer(url, tokens, tls, credentials, name)
 
 
 def _show(exc: Exception) -> None:

@@ -36,6 +36,7 @@ def connect(
     open_socket: OpenSocket | None = None,
     open_channels: OpenSocket | None = None,
     grpc_credentials: Any = None,
+    grpc_name: str | None = None,
 ) -> Client:
     """Make a client of the server at `url`: ``async with connect(url) as client``.
 
@@ -55,6 +56,7 @@ def connect(
         open_socket: Opens the WebSockets, in place of the network.
         open_channels: Opens the data channels, in place of the network.
         grpc_credentials: A ``grpc.ChannelCredentials`` in place of `tls`, such as one with a certificate to show.
+        grpc_name: Whom gRPC's certificate has to be for, where that is not the host it is dialled at, as in a tunnel.
     """
     return Client(
         url,
@@ -69,4 +71,5 @@ def connect(
         open_channels=open_channels,
         tls=tls or _default_tls(),
         grpc_credentials=grpc_credentials,
+        grpc_name=grpc_name,
     )

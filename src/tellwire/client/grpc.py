@@ -66,9 +66,12 @@ class GrpcServer:
         tokens: Who calls.
         tls: Which certificates are accepted.
         credentials: Keys of gRPC's own in its place, as for a certificate that the client shows.
+        name: Whom the server's certificate has to be for, if not the host of `url`.
     """
 
-    def __init__(self, url: str, tokens: Tokens, tls: ssl.SSLContext, credentials: Any = None) -> None:
+    def __init__(
+        self, url: str, tokens: Tokens, tls: ssl.SSLContext, credentials: Any = None, name: str | None = None
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("grpc", "grpcs") or not parts.hostname or parts.port is None:
             raise ValueError(f"{url!a} is not where gRPC is served; that looks like grpc://127.0.0.1:50051")
@@ -77,14 +80,16 @@ class GrpcServer:
         self._is_secure = parts.scheme == "grpcs"
         self._tls = tls
         self._credentials = credentials
+        # The authority goes with it (grpc_types.h, GRPC_SSL_TARGET_NAME_OVERRIDE_ARG).
+        self._options = [*_OPTIONS, *([] if name is None else [("grpc.ssl_target_name_override", name)])]
 
     def _channel(self) -> grpc.aio.Channel:
         if not self._is_secure:
-            return grpc.aio.insecure_channel(self._target, _OPTIONS)
+            return grpc.aio.insecure_channel(self._target, self._options)
         if self._credentials is None:
             roots = "".join(map(ssl.DER_cert_to_PEM_cert, self._tls.get_ca_certs(binary_form=True)))
             self._credentials = grpc.ssl_channel_credentials(roots.encode() or None)
-        return grpc.aio.secure_channel(self._target, self._credentials, _OPTIONS)
+        return grpc.aio.secure_channel(self._target, self._credentials, self._options)
 
     async def _metadata(self) -> tuple[tuple[str, str], ...]:
         fields = {**bearer(await self._tokens.get()), "tellwire-accept": PACKED_TYPE}

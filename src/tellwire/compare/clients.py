@@ -22,6 +22,12 @@ def _told(error: TellwireError | None) -> Unmeasured:
         return Unmeasured("broken", "the connection was closed")
     if error.code == "not_found":
         return Unmeasured("absent", f"the server does not have it: {error}")
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        says = "its certificate is not accepted; --ca-file gives the authority that is to be trusted"
+        return Unmeasured("broken", f"{says}, and --insecure is nothing that gRPC knows")
+    nobody, _, why = str(error).partition("; last error: ")
+    if why:  # gRPC's own words, whichever status it gave them
+        return Unmeasured("broken", f"{nobody}: {why}")
     return coded(error.code, str(error))
 
 
@@ -35,11 +41,14 @@ class _Connection:
         self.on_lost: Callable[[Unmeasured], None] = lambda _: None
 
     async def open(self) -> Client:
-        site, options = self._site, {}
+        site = self._site
+        options: dict[str, Any] = {}
         url: str = site.url
         if self._transport == "grpc":
             host, port = (site.host, site.port) if site.via is None else ("127.0.0.1", site.via)
             url = f"grpc{'s' if site.tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
+            if site.tls and site.via is not None:
+                options = {"grpc_name": site.host}
         else:
             options = {"transports": (self._transport,)}
         kept = Settings(queue_max_messages=100_000, queue_max_bytes=256_000_000)
@@ -50,7 +59,7 @@ class _Connection:
                 on_state=self._heard,
                 settings=kept,
                 tls=site.tls,
-                **options,  # type: ignore[arg-type]
+                **options,
             )
         except ValueError as exc:  # an extra that is missing
             raise Unmeasured("unmeasured", str(exc)) from exc

@@ -80,6 +80,7 @@ class Comparison:
             raise ValueError("--no-websocket and --buffering-proxy read what passes, which TLS does not let them")
         self._pid = pid
         self._grpc = grpc
+        self._tls = tls
         self._progress = progress
         self._clock = clock or Clock()
         self._posting: dict[Any, dict[str, Any]] = {}
@@ -180,7 +181,7 @@ class Comparison:
             raise Unmeasured("unmeasured", "where the server has gRPC is not known here; --grpc says it")
         parts = urlsplit(grpc)
         scheme = "https" if parts.scheme == "grpcs" else "http"
-        return site_of(f"{scheme}://{parts.netloc}", token=direct.token, tls=direct.tls)
+        return site_of(f"{scheme}://{parts.netloc}", token=direct.token, tls=direct.tls or self._tls)
 
     async def _publisher(self, direct: Site) -> Publisher:
         await self._check(direct, "")
@@ -202,6 +203,8 @@ class Comparison:
         except (Unmeasured, TimeoutError) as exc:
             publisher.abort()
             says = exc.says if isinstance(exc, Unmeasured) else "there came no answer"
+            if isinstance(exc, Unmeasured) and exc.status == "absent":
+                raise _Ended("lost", f"there is no Tellwire at {direct.url}: {says}") from exc
             ended = exc.status if isinstance(exc, Unmeasured) and exc.status == "refused" else "lost"
             raise _Ended(ended, f"nothing can be published to {self._options.channel}: {says}") from exc
         return publisher
@@ -222,11 +225,14 @@ class Comparison:
             ) from exc
         except Unmeasured as why:
             if why.status == "refused":
-                raise _Ended("refused", _sentence(why.says, doing)) from why
+                says = why.says if direct.token else f"{why.says}; here with --token, or as TELLWIRE_TOKEN"
+                raise _Ended("refused", _sentence(says, doing)) from why
             if why.status == "absent" and "poll" in self._options.transports and not doing:
                 return
             if why.status != "absent":
-                raise _Ended("lost", _sentence(why.says, doing)) from why
+                is_mute = connection.heads_up and not connection.heads_down
+                says = f"{why.says} without an answer: it may want https://" if is_mute and not doing else why.says
+                raise _Ended("lost", _sentence(says, doing)) from why
         finally:
             connection.abort()
 
@@ -241,7 +247,7 @@ class Comparison:
                     return
                 proxy = await stack.enter_async_context(Proxy((direct.host, direct.port), self._options.path))
                 url = f"http://127.0.0.1:{proxy.port}{direct.path}"
-            self._progress("", "what a client does by itself", 0, 1)
+            self._progress("", "connecting", 0, 1)
             states: asyncio.Queue[State] = asyncio.Queue()
             settings = Settings(try_timeout_s=self._options.patience_s, long_poll_s=1)
             begin = self._clock.now()
@@ -252,12 +258,14 @@ class Comparison:
                         while (state := await states.get()).name != "connected":
                             pass
                         took_ms = 1000 * (self._clock.now() - begin)
-                        says = f"a client that is left alone comes to {state.transport} after {took_ms / 1000:.2f} s"
+                        name = BY_KEY[state.transport or ""].title.partition(",")[0]
+                        took = f"{took_ms / 1000:.1f} s" if took_ms >= 1000 else f"{took_ms:.0f} ms"
+                        says = f"a client that is left alone comes to {name} after {took}"
                         self.found["fallback"] = {"transport": state.transport, "live_ms": took_ms, "says": says}
             if self.found["fallback"] is None:
                 says = "a client that is left alone comes to no transport at all"
                 self.found["fallback"] = {"transport": None, "live_ms": None, "says": says}
-            self._progress("", "what a client does by itself", 1, 1)
+            self._progress("", "measured", 1, 1)
 
 
 def _sentence(says: str, doing: str) -> str:

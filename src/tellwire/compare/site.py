@@ -19,6 +19,9 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 Query = Mapping[str, str | int]
 """Parameters of a request."""
 
+_UNTRUSTED = (18, 19, 20, 21)
+"""X509_V_ERR_… of OpenSSL's x509_vfy.h: self-signed, alone or in the chain; no issuer found, here or there."""
+
 
 @dataclass(frozen=True)
 class Site:
@@ -63,7 +66,12 @@ class Site:
             await asyncio.get_running_loop().create_connection(
                 lambda: protocol, host, port, ssl=self.tls, server_hostname=name
             )
+        except ssl.SSLCertVerificationError as exc:
+            says = f"the certificate of {self.netloc} is not accepted: {_judged(exc)}"
+            raise Unmeasured("broken", says) from exc
         except ssl.SSLError as exc:
+            if exc.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
+                raise Unmeasured("broken", f"{self.netloc} does not speak TLS: it may want http://") from exc
             raise Unmeasured("broken", f"TLS with {self.netloc} failed: {exc.reason or exc}") from exc
         except OSError as exc:
             raise Unmeasured("broken", f"{self.netloc} cannot be connected to: {exc.strerror or exc}") from exc
@@ -89,6 +97,13 @@ def site_of(url: str, *, token: str | None = None, tls: ssl.SSLContext | None = 
     secure = (tls or ssl.create_default_context()) if scheme == "https" else None
     netloc = parts.netloc.rpartition("@")[2]
     return Site(parts.hostname, port, netloc, parts.path.rstrip("/"), token, secure)
+
+
+def _judged(exc: ssl.SSLCertVerificationError) -> str:
+    if exc.verify_code in _UNTRUSTED:
+        return "nobody who is trusted here has signed it; --ca-file gives the authority that is to be trusted"
+    says = exc.verify_message.rstrip(".")
+    return says[:1].lower() + says[1:]
 
 
 def reset(transport: asyncio.BaseTransport | None) -> None:

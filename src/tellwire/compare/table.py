@@ -17,42 +17,47 @@ MARK = "*"
 def print_result(found: dict[str, Any], console: Console) -> None:
     """Print everything that was measured, and a sentence for what was not."""
     settings, machine = found["settings"], found["machine"]
+    wires = found["transports"]
+    measured = {key: wire for key, wire in wires.items() if "connect_ms" in wire}
+    is_complete = found["ended"] == "complete"
+    if not measured and not is_complete:
+        console.print(Text(f"Nothing was measured: {found['says']}.", "red"))
+        return
     where = found["server"]["url"] or "a server of its own"
     own = ", started for this" if found["server"]["is_own"] else ""
     console.print(Text.assemble(("Compared at ", ""), (where, "bold"), own, f", in {found['took_s']:g} s"))
     console.print(f"{machine['cpu']}, {machine['cores']} cores, {_way(settings['path'])}", style="dim", highlight=False)
-    wires = found["transports"]
-    measured = {key: wire for key, wire in wires.items() if "connect_ms" in wire}
     if measured:
         shown = settings["readers"][len(settings["readers"]) // 2]
         size = settings["payload_bytes"][min(1, len(settings["payload_bytes"]) - 1)]
         console.print()
         console.print(_times(measured, f"Milliseconds, at {settings['rate']:g} messages/s to {_readers(shown)}"))
-        console.print()
-        console.print(_bytes_table(measured, size))
+        if any("bytes" in wire for wire in measured.values()):
+            console.print()
+            console.print(_bytes_table(measured, size))
         if any("memory_kib_per_connection" in wire or _has_cpu(wire) for wire in measured.values()):
             console.print()
             console.print(_costs(measured, shown))
         console.print()
         console.print(_own_limits(measured))
         if any(_is_marked(wire) for wire in measured.values()):
-            note = f"{MARK} the load generator was the bottleneck: the server may do better."
+            note = f"{MARK} compare itself, or whatever else had the cores, may have set it: the server may do better."
             console.print(Text(note, "yellow"))
     for wire in wires.values():
-        if wire["status"] not in ("measured", "unmeasured"):
-            console.print(
-                Text.assemble((f"{wire['title']}: ", "bold"), (f"{wire['status']}", "yellow"), "; " + wire["says"])
-            )
+        if wire["status"] != "measured" and (is_complete or wire["status"] != "unmeasured"):
+            left_out = "not measured: " if wire["status"] == "unmeasured" else ""
+            console.print(Text.assemble((f"{wire['title']}: ", "bold yellow"), f"{left_out}{wire['says']}."))
         elif wire.get("path", {}).get("verdict") == "clumped":
-            console.print(Text.assemble((f"{wire['title']}: ", "bold"), wire["path"]["says"]))
+            console.print(Text.assemble((f"{wire['title']}: ", "bold yellow"), f"{wire['path']['says']}."))
     if found["fallback"] is not None:
         console.print(Text(_capital(found["fallback"]["says"]) + "."))
-    for unknown in found["unknown"]:
+    for unknown in found["unknown"] if measured else ():
         console.print(Text(f"Unknown: {unknown}.", "dim"))
-    if found["ended"] != "complete":
-        left = [wire["title"] for wire in wires.values() if wire["status"] == "unmeasured"]
-        missing = f"; not measured: {', '.join(left)}" if left else ""
-        console.print(Text(f"This is not everything: {found['says']}{missing}.", "red"))
+    if is_complete:
+        return
+    left = [wire["title"] for wire in wires.values() if wire["status"] == "unmeasured"]
+    missing = f"; not measured: {' · '.join(left)}" if left else ""
+    console.print(Text(f"This is not everything: {found['says']}{missing}.", "red"))
 
 
 def _times(wires: dict[str, Any], title: str) -> Table:
@@ -70,7 +75,7 @@ def _times(wires: dict[str, Any], title: str) -> Table:
 
 def _bytes_table(wires: dict[str, Any], size: int) -> Table:
     title = f"Bytes on the wire beside {size} of payload"
-    table = _table(title, "", "heads ↓", "framing ↓", "↑", "publish ↑", "publish ↓")
+    table = _table(title, "", "heads ↓", "framing ↓", "asks ↑", "publish ↑", "publish ↓")
     for wire in wires.values():
         entry = _at(wire.get("bytes"), "payload_bytes", size)
         publish = _at(wire.get("publish", {}).get("bytes"), "payload_bytes", size)
@@ -101,8 +106,8 @@ def _costs(wires: dict[str, Any], readers: int) -> Table:
 
 def _own_limits(wires: dict[str, Any]) -> Table:
     """What the load generator itself could have done: beyond that nothing is the server's."""
-    title = "The load generator's own limit, operations a second, and its share of a core"
-    table = _table(title, "", "connect", "deliver", "resume", "open", "share", "late p99")
+    title = "The load generator's own limit in operations/s, and how busy and late it was"
+    table = _table(title, "", "connect", "deliver", "resume", "open", "busy", "waited", "late p99")
     for wire in wires.values():
         latency = wire.get("latency_ms") or {}
         load = latency.get("load") or {}
@@ -111,13 +116,15 @@ def _own_limits(wires: dict[str, Any]) -> Table:
             wire["title"],
             *(_count((wire.get(name) or {}).get("load", {}).get("limit_per_s")) for name in names),
             _marked(f"{load['cpu_share']:.0%}", latency) if load else "–",
-            f"{load['late_ms']:.3g} ms" if "late_ms" in load else "–",
+            "–" if load.get("queued_share") is None else f"{load['queued_share']:.0%}",
+            f"{load['late_ms']:.3g}" if "late_ms" in load else "–",
         )
     return table
 
 
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.collapse_padding = True
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left", no_wrap=number > 0)
     return table
