@@ -84,7 +84,7 @@ class Server:
             self._process.wait(WATCHDOG_S)
             raise RuntimeError(f"the server did not start: {self.log}")
         self.port, *others = map(int, line.split())
-        self.grpc_port = others[0] if others else 0
+        self.grpc_port = others[0] if others else int(what["server"].get("grpc_port") or 0)
         self.pid = self._process.pid
         self._publisher: Http | None = None
         self._published_at = 0.0

@@ -344,13 +344,13 @@ PROGRAM = """
 import resource
 from tellwire.limits import raise_descriptor_limit
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
-print(raise_descriptor_limit({wanted}), resource.getrlimit(resource.RLIMIT_NOFILE)[0], sep="|")
+print(raise_descriptor_limit({wanted}, {ports}), resource.getrlimit(resource.RLIMIT_NOFILE)[0], sep="|")
 """
 
 
-def raised(soft: int, hard: int, wanted: int) -> tuple[str, int]:
+def raised(soft: int, hard: int, wanted: int, ports: int = 1) -> tuple[str, int]:
     """Raise the limit in a process of its own; return what was said, and the limit then."""
-    program = PROGRAM.format(soft=soft, hard=hard, wanted=wanted)
+    program = PROGRAM.format(soft=soft, hard=hard, wanted=wanted, ports=ports)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     said, limit = done.stdout.strip().split("|")
     return said, int(limit)
@@ -369,3 +369,7 @@ def test_too_few_open_files_are_told_with_what_to_do() -> None:
         "only 1000 files may be open, enough for about 800 connections, and connections_max is 50000; raise the limit "
         "to 50200 (ulimit -n 50200, or LimitNOFILE=50200 in a systemd unit), or lower connections_max to 800"
     )
+    said, _ = raised(100, 1000, 50_000, ports=2)
+    assert said.startswith("only 1000 files may be open, enough for about 400 connections on each port, and")
+    assert "raise the limit to 100200 " in said
+    assert said.endswith("or lower connections_max to 400")

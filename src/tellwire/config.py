@@ -90,6 +90,11 @@ class Server:
     """Log lines for people, or one JSON object per line."""
 
     @property
+    def ports(self) -> int:
+        """On how many ports TCP connections come in."""
+        return 1 if self.grpc_port is None else 2
+
+    @property
     def is_on_loopback(self) -> bool:
         """Whether only programs on this machine can reach the server."""
         try:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,46 @@ def test_port_that_is_taken_is_told(grpc_server: Server) -> None:
     assert done.returncode == 1
     assert f"port {grpc_server.grpc_port} of 127.0.0.1 is taken by another program" in done.stderr
     assert "--grpc-port" in done.stderr
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""What a client says first, with no settings (RFC 9113, section 3.4)."""
+
+
+@contextmanager
+def connection(server: Server) -> Iterator[socket.socket]:
+    """Connect, and call nothing."""
+    with socket.create_connection(("127.0.0.1", server.grpc_port), WATCHDOG_S) as opened:
+        opened.sendall(PREFACE)
+        yield opened
+
+
+def is_taken(opened: socket.socket) -> bool:
+    """Tell whether the server says its settings, or closes."""
+    try:
+        return opened.recv(9)[3:4] == bytes([4])
+    except ConnectionResetError:
+        return False
+
+
+def test_connections_that_call_nothing_are_bounded(start_grpc: Callable[..., Server]) -> None:
+    server = start_grpc(limits={"connections_max": 2})
+    with connection(server) as first:
+        assert is_taken(first)
+        with connection(server) as second:
+            assert is_taken(second)
+            with connection(server) as third:
+                assert not is_taken(third)
+    # Those have gone; the server sees it in its own time.
+    with call(server) as calls:
+        calls.stub.Publish(pb.PublishRequest(channel="a", data=json_data(1)), wait_for_ready=True, timeout=WATCHDOG_S)
+
+
+def test_connection_that_calls_nothing_is_closed(start_grpc: Callable[..., Server]) -> None:
+    server = start_grpc(limits={"idle_s": 0.2})
+    with connection(server) as idle:
+        while idle.recv(4096):
+            pass
 
 
 def test_long_tokens_are_taken(start_grpc: Callable[..., Server]) -> None:

@@ -10,12 +10,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import grpc
 import psutil
 import pytest
 
 from tellwire.client import connect
 from tellwire.client.messages import TransportName
+from tellwire.protocol.proto import tellwire_pb2 as pb
 from tellwire.testing.harness import on_loop
+from tests.grpc.callers import Stream, call, json_data
 from tests.readers import READERS, SocketReader
 from tests.redis_servers import RedisServer, free_port, needs_redis, redis_server
 from tests.serving import WATCHDOG_S, Server
@@ -47,10 +50,11 @@ def shared(redis: RedisServer) -> Iterator[Server]:
 def start(redis: RedisServer, start_server: Start) -> Start:
     """Start servers with workers, each with a log of its own."""
 
-    def start(workers: int = 3, **limits: Any) -> Server:
+    def start(workers: int = 3, *, grpc_port: int | None = None, **limits: Any) -> Server:
         broker = f"{redis.url}?prefix=workers-{next(_prefixes)}"
         limits = {"presence_grace_s": 0.2, "node_lease_s": 3.0, **limits}
-        return start_server("workers", server={"workers": workers, "broker": broker}, limits=limits)
+        where = {"workers": workers, "broker": broker, "grpc_port": grpc_port}
+        return start_server("workers", server=where, limits=limits)
 
     return start
 
@@ -124,6 +128,39 @@ async def test_readers_lose_nothing_when_a_worker_is_killed(start: Start) -> Non
                 assert got == list(range(90))
     assert server.stop() == 0
     assert server.log.count("was ended by SIGKILL; another is started now") == 3
+
+
+def grpc_counts(server: Server) -> dict[int, int]:
+    """Return how many streams of gRPC each worker has, by its process."""
+    return {node["pid"]: node["connections"].get("grpc", 0) for node in nodes(server)}
+
+
+def test_workers_share_the_port_of_grpc(start: Start) -> None:
+    server = start(2, grpc_port=free_port())
+    with contextlib.ExitStack() as stack:
+        streams: list[Stream] = []
+        while not all((counts := grpc_counts(server)).values()):  # the kernel chooses where a connection goes
+            assert len(streams) < 100, counts
+            streams.append(stack.enter_context(call(server)).subscribe("news"))
+            streams[-1].read_kind("connected")
+        assert len(counts) == 2
+        with call(server) as calls:
+            calls.publish("news", 1)
+        for stream in streams:
+            assert stream.read_data(1) == [1]
+        victim = min(counts)
+        psutil.Process(victim).kill()
+        # Whoever comes now comes to the other one, or to the next.
+        with call(server) as calls:
+            request = pb.PublishRequest(channel="news", data=json_data(2))
+            assert calls.stub.Publish(request, wait_for_ready=True, timeout=WATCHDOG_S).position
+        ends = []
+        for stream in streams:
+            try:
+                assert stream.read_data(1) == [2]
+            except grpc.RpcError as exc:
+                ends.append(exc.code())
+        assert ends == [grpc.StatusCode.UNAVAILABLE] * counts[victim]
 
 
 def test_members_of_a_killed_worker_leave_once(start: Start) -> None:

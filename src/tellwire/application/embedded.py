@@ -40,6 +40,7 @@ class Tellwire(Running):
         hook_timeout_s: Seconds that an ``async def`` handler may take.
         namespaces: Settings of channels, by what stands before the colon in their names.
         limits: Bounds on what clients can do.
+        grpc_port: TCP port for gRPC, on 127.0.0.1; 0 takes a free one (`grpc_url`). Needs the extra ``tellwire[grpc]``.
         rtc: Whether WebRTC data channels are taken; needs the extra ``tellwire[webrtc]``.
         page: Whether the page that shows all this at work is served at the prefix itself.
 
@@ -59,6 +60,7 @@ class Tellwire(Running):
         hook_timeout_s: float | None = None,
         namespaces: Iterable[Namespace] = (),
         limits: Limits | None = None,
+        grpc_port: int | None = None,
         rtc: bool = False,
         page: bool = False,
     ) -> None:
@@ -69,10 +71,11 @@ class Tellwire(Running):
             "origins": tuple(origins),
             "trusted_proxies": tuple(trusted_proxies),
             "open": open or None,
+            "grpc_port": grpc_port,
             "rtc": rtc or None,
             "hook_timeout_s": hook_timeout_s,
         }
-        named = [*(name for name, value in given.items() if value), *(("limits",) if limits else ())]
+        named = [*(name for name, value in given.items() if value not in (None, ())), *(("limits",) if limits else ())]
         spaces = tuple(namespaces)
         if settings is None:
             settings = _settings(given)

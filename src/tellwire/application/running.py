@@ -6,16 +6,21 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from tellwire.application.handlers import Handlers
 from tellwire.application.mounting import AsgiApp, InFront, Mounted
 from tellwire.application.signals import Signals
+from tellwire.brokers import OF_ONE_PROCESS
 from tellwire.config import Settings
 from tellwire.errors import Draining
 from tellwire.node import Node
-from tellwire.server import make_app, make_node
+from tellwire.server import make_app, make_grpc, make_node
 from tellwire.transports.rtc import make_host
 from tellwire.transports.rtc.endpoint import RtcHost
+
+if TYPE_CHECKING:
+    from tellwire.transports.grpc.server import GrpcServer
 
 _log = logging.getLogger("tellwire")
 
@@ -44,6 +49,7 @@ class Running(Handlers):
         self._page = page
         self._node: Node | None = None
         self._rtc: RtcHost | None = None
+        self._grpc: GrpcServer | None = None
         self._app: AsgiApp | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -89,12 +95,17 @@ class Running(Handlers):
         try:
             node = self._make_node()
             rtc = make_host(node, self.settings.rtc, self.settings.server.host)
+            # Processes that have one log may be reached at one port.
+            shares = self.settings.server.broker.partition("://")[0] not in OF_ONE_PROCESS
+            grpc = make_grpc(self.settings, node, shares_port=shares)
             try:
                 await node.open()
                 if rtc is not None:
                     await rtc.open()
+                if grpc is not None:
+                    await grpc.start()
             except BaseException:
-                await _close(node, rtc, None)
+                await _close(node, rtc, grpc)
                 raise
         except BaseException:
             self._forget()
@@ -103,6 +114,7 @@ class Running(Handlers):
         node.on_stop = lambda whole: self._drain()
         self._node = node
         self._rtc = rtc
+        self._grpc = grpc
         self._app = make_app(
             node, jsonp=settings.auth.jsonp, metrics_open=settings.server.metrics_open, page=self._page, rtc=rtc
         )
@@ -113,7 +125,7 @@ class Running(Handlers):
     def _drain(self) -> None:
         """Begin to send the clients away, as a server does that is told to stop."""
         if self._node is not None and self._draining is None:
-            self._draining = asyncio.get_running_loop().create_task(self._node.drain())
+            self._draining = asyncio.get_running_loop().create_task(_drain(self._node, self._grpc))
 
     def _make_node(self) -> Node:
         settings, hooks = self.settings, self.hooks
@@ -149,7 +161,7 @@ class Running(Handlers):
             self._stopped = True
             self._signals.leave()
             self._closing = asyncio.get_running_loop().create_task(
-                _close(node, self._rtc, self._draining or node.drain())
+                _close(node, self._rtc, self._grpc, self._draining or _drain(node, self._grpc))
             )
             self._closing.add_done_callback(lambda _: self._forget())
         await asyncio.shield(self._closing)
@@ -164,8 +176,14 @@ class Running(Handlers):
         return True
 
     def _forget(self) -> None:
-        self._node = self._rtc = self._app = self._loop = self._opening = self._closing = self._draining = None
+        self._node = self._rtc = self._grpc = self._app = None
+        self._loop = self._opening = self._closing = self._draining = None
         self._sealed = False
+
+    @property
+    def grpc_url(self) -> str | None:
+        """Where gRPC is, as the Python client takes it, such as grpc://127.0.0.1:50051; None while it is nowhere."""
+        return self._grpc.url if self._grpc is not None else None
 
     async def find_app(self) -> AsgiApp:
         """Return the ASGI application of the node, which is opened where it was not; raises Draining once stopped."""
@@ -191,11 +209,21 @@ class Running(Handlers):
         return self._node
 
 
-async def _close(node: Node, rtc: RtcHost | None, draining: Awaitable[None] | None) -> None:
+async def _drain(node: Node, grpc: GrpcServer | None) -> None:
+    if grpc is not None:
+        await grpc.drain()
+    await node.drain()
+
+
+async def _close(
+    node: Node, rtc: RtcHost | None, grpc: GrpcServer | None, draining: Awaitable[None] | None = None
+) -> None:
     try:
         if draining is not None:
             await draining
     finally:
+        if grpc is not None:
+            await grpc.aclose()
         await node.aclose()
         if rtc is not None:
             await rtc.aclose()

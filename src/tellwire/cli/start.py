@@ -157,7 +157,7 @@ def check_config(config: Path | None, **flags: Any) -> None:
             value = getattr(namespace, setting.key)
             if value != setting.default:
                 click.echo(f"namespaces.{namespace.name}.{setting.key} = {value}")
-    too_few = raise_descriptor_limit(wanted.limits.connections_max)
+    too_few = raise_descriptor_limit(wanted.limits.connections_max, wanted.server.ports)
     if too_few is not None:
         click.echo(f"warning: {too_few}", err=True)
     click.echo("the settings can be used")

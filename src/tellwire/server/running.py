@@ -171,7 +171,7 @@ def run(
     Where gRPC is served, `on_grpc` is called with its address before that.
     """
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    too_few = raise_descriptor_limit(settings.limits.connections_max)
+    too_few = raise_descriptor_limit(settings.limits.connections_max, settings.server.ports)
 
     def say(url: str) -> None:
         if on_grpc is not None and server.grpc is not None:

@@ -103,6 +103,8 @@ class GrpcServer:
         beat_ms = int(limits.heartbeat_s * 1000)
         return [
             ("grpc.so_reuseport", int(self._shares_port)),
+            # Idle ones are seen by nobody else: a call has to come before the turnstile counts it.
+            ("grpc.max_allowed_incoming_connections", limits.connections_max),
             ("grpc.max_receive_message_length", limits.frame_max_bytes),
             ("grpc.max_metadata_size", HEAD_MAX_BYTES),
             ("grpc.absolute_max_metadata_size", HEAD_MAX_BYTES),
