@@ -78,9 +78,11 @@
     const low = Math.log10(Math.min(...positive)) - 0.06;
     const high = Math.max(Math.log10(Math.max(...positive)) + 0.06, low + 0.3);
     const scale = (value) => from + ((Math.log10(Math.max(value, 10 ** low)) - low) / (high - low)) * (to - from);
+    const span = high - low;
+    const steps = span > 2.2 ? [1] : span > 1.1 ? [1, 3] : span > 0.6 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 7];
     const ticks = [];
     for (let power = Math.floor(low); power <= Math.ceil(high); power += 1) {
-      for (const step of high - low > 2.2 ? [1] : high - low > 1.1 ? [1, 3] : [1, 2, 5]) {
+      for (const step of steps) {
         const value = step * 10 ** power;
         if (Math.log10(value) >= low && Math.log10(value) <= high) ticks.push(value);
       }
@@ -166,15 +168,17 @@
   }
 
   /** Lines over two axes. */
-  function lines(id, list, pointsOf, { unitX, unitY, logX = false, logY = false, tell }) {
+  function lines(id, list, pointsOf, { unitX, unitY, logX = false, logY = false, isNamed = false, tell }) {
     const plot = drawing(id, 300, list);
     if (!plot) return;
     const all = list.flatMap(pointsOf);
-    const [left, right, top, bottom] = [52, plot.width - 14, 28, plot.height - 28];
+    const named = isNamed && plot.width > 420;
+    const [left, right, top, bottom] = [52, plot.width - (named ? 178 : 14), 28, plot.height - 28];
     const across = (logX ? logarithmic : linear)(all.map((point) => point.x), left, right);
     const places = [...new Set(all.map((point) => point.x))].sort((one, other) => one - other);
     // Where only a few places were measured, those are what the axis has to name.
     if (places.length <= 8) across.ticks = places;
+    const ends = [];
     const up = (logY ? logarithmic : linear)(all.map((point) => point.y), bottom, top);
     axisBelow(plot, across.scale, across.ticks, top, bottom, unitX);
     for (const value of up.ticks) {
@@ -187,6 +191,7 @@
       const points = pointsOf(wire);
       const path = points.map((point, number) => `${number ? "L" : "M"}${across.scale(point.x).toFixed(1)} ${up.scale(point.y).toFixed(1)}`);
       element("path", { class: "series", d: path.join(""), stroke: wire.hue }, "", plot.svg);
+      ends.push({ wire, end: up.scale(points[points.length - 1].y) });
       for (const point of points) {
         const [cx, cy] = [across.scale(point.x), up.scale(point.y)];
         const group = element("g", {}, "", plot.svg);
@@ -194,6 +199,28 @@
         element("circle", { class: "hit", cx, cy, r: 11 }, "", group);
         explain(group, `${wire.title}\n${withMark(tell(point), point)}`);
       }
+    }
+    if (named) nameEnds(plot.svg, ends, right, bottom);
+  }
+
+  /** Write beside the end of each line whose it is, as near as the others let it. */
+  function nameEnds(svg, ends, x, bottom) {
+    const apart = 16;
+    ends.sort((one, other) => one.end - other.end);
+    let free = -Infinity;
+    for (const each of ends) {
+      each.y = Math.max(each.end, free);
+      free = each.y + apart;
+    }
+    // What was pushed out below goes up again, and takes along what is in its way.
+    let limit = bottom + 4;
+    for (const each of ends.slice().reverse()) {
+      each.y = Math.min(each.y, limit);
+      limit = each.y - apart;
+    }
+    for (const { wire, end, y } of ends) {
+      element("path", { class: "leader", d: `M${x + 6} ${end}L${x + 16} ${y}`, stroke: wire.hue }, "", svg);
+      element("text", { class: "end", x: x + 20, y: y + 4 }, wire.title, svg);
     }
   }
 
@@ -203,7 +230,7 @@
     const rowHeight = roomy ? 36 : 50;
     const plot = drawing(id, list.length * rowHeight + 24, list);
     if (!plot) return;
-    const left = roomy ? 172 : 0;
+    const left = roomy ? 186 : 0;
     const sums = list.map((wire) => partsOf(wire).reduce((sum, part) => sum + part.value, 0));
     const { scale, ticks } = linear(sums, left, plot.width - 70);
     axisBelow(plot, scale, ticks, 2, list.length * rowHeight, unit);
@@ -257,14 +284,14 @@
       "overhead",
       shown((wire) => wire.bytes && wire.bytes.length),
       (wire) => wire.bytes.map((entry) => ({ x: entry.payload_bytes, y: overhead(entry), load: entry.load })),
-      { unitX: "bytes", unitY: "bytes beside the payload", logX: true, tell: (point) => `${brief(point.y)} bytes beside ${brief(point.x)} of payload` },
+      { unitX: "bytes", unitY: "bytes beside the payload", logX: true, logY: true, isNamed: true, tell: (point) => `${brief(point.y)} bytes beside ${brief(point.x)} of payload` },
     );
     lines(
       "cost",
       shown((wire) => (wire.readers || []).some((entry) => entry.cpu_us_per_delivery !== null)),
       (wire) => wire.readers.filter((entry) => entry.cpu_us_per_delivery !== null)
         .map((entry) => ({ x: entry.readers, y: entry.cpu_us_per_delivery, load: entry.load })),
-      { unitX: "readers", unitY: "µs of CPU for each delivery", logX: true, logY: true, tell: (point) => `${brief(point.y)} µs each to ${plural(point.x)}` },
+      { unitX: "readers", unitY: "µs of CPU for each delivery", logX: true, logY: true, isNamed: true, tell: (point) => `${brief(point.y)} µs each to ${plural(point.x)}` },
     );
     rows("begin", shown((wire) => wire.connect_ms), "ms", (wire) => [
       { name: "connected", value: wire.connect_ms.median, figure: wire.connect_ms },
@@ -294,7 +321,7 @@
     byId("where").textContent = `At ${server}, ${over}; ${report.started_at}, ${brief(report.took_s)} s, Tellwire ${report.version}.`;
     const { machine } = report;
     byId("machine").textContent = `${machine.cpu}, ${machine.cores} cores, ${machine.system}, Python ${machine.python}; load average ${machine.load_average ?? "unknown"} at the beginning.`;
-    byId("latency-about").textContent = `From when a message was due until a reader had it: ${brief(settings.rate)} messages a second of ${size} bytes, to ${plural(shownReaders)}. Each step of the grid is a power of ten or a part of one.`;
+    byId("latency-about").textContent = `From when a message was due until a reader had it: ${brief(settings.rate)} messages a second of ${size} bytes, to ${plural(shownReaders)}. The scale is logarithmic: ten times as late is the same step everywhere.`;
     byId("weight-about").textContent = `Bytes on the wire for ${size} bytes of payload to one reader, at ${brief(settings.rate)} messages a second.`;
     if (report.ended !== "complete") {
       byId("ended").textContent = `This is not everything: ${report.says}.`;
@@ -304,8 +331,8 @@
     for (const wire of wires) {
       const line = html("li", "", byId("verdicts"));
       html("b", wire.title, line);
-      const verdict = wire.status === "measured" && wire.path ? `${wire.path.verdict}: ${wire.path.says}` : `${wire.status}: ${wire.says}`;
-      html("span", verdict, line);
+      const verdict = wire.status === "measured" && wire.path ? `${wire.path.verdict}: ${wire.path.says}` : `${wire.status === "unmeasured" ? "not measured" : wire.status}: ${wire.says}`;
+      html("span", verdict, line).className = verdict.startsWith("open") ? "" : "warning";
     }
     if (report.fallback) {
       const line = html("li", "", byId("verdicts"));
@@ -327,8 +354,8 @@
       ["up B", (wire) => [at(wire.bytes, "payload_bytes", size)?.up.total, at(wire.bytes, "payload_bytes", size)]],
       ["CPU µs", (wire) => [at(wire.readers, "readers", shownReaders)?.cpu_us_per_delivery, at(wire.readers, "readers", shownReaders)]],
       ["memory KiB", (wire) => [wire.memory_kib_per_connection?.median, wire.memory_kib_per_connection]],
-      ["own limit /s", (wire) => [wire.latency_ms?.load.limit_per_s, null]],
-      ["own share %", (wire) => [wire.latency_ms ? wire.latency_ms.load.cpu_share * 100 : null, null]],
+      ["limit /s", (wire) => [wire.latency_ms?.load.limit_per_s, null]],
+      ["busy %", (wire) => [wire.latency_ms ? wire.latency_ms.load.cpu_share * 100 : null, null]],
     ];
     const table = byId("table");
     table.parentElement.tabIndex = 0;
@@ -350,7 +377,8 @@
     const button = html("button", wire.title, byId("legend"));
     button.type = "button";
     button.style.setProperty("--hue", wire.hue);
-    button.setAttribute("aria-pressed", "true");
+    button.setAttribute("aria-pressed", String(Boolean(wire.connect_ms)));
+    button.disabled = !wire.connect_ms;
     button.addEventListener("click", () => {
       wire.isShown = !wire.isShown;
       button.setAttribute("aria-pressed", String(wire.isShown));
