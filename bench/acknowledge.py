@@ -66,6 +66,11 @@ async def measure(url: str, publishes: int, turns: int) -> dict[str, list[float]
     others: dict[str, Publish] = {
         "tellwire": lambda number: broker.append(Draft("bench", PAYLOAD, id=f"{run}-{number}"))
     }
+
+    async def nothing(_: int) -> None:
+        """Be asked, and have nothing to do: what is left is what the asking takes."""
+
+    others["nothing"] = nothing
     other = await bare(url)
     if other is not None:
         others["bare"] = other

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import re
 import statistics
@@ -25,6 +26,8 @@ import uvloop
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from clocks import read, shares  # noqa: E402
 
 from tellwire.client import Client, Message, Settings, connect  # noqa: E402
 from tests.rtc.relay import Relay, ThroughRelay  # noqa: E402
@@ -105,7 +108,8 @@ async def fan_out(count: int, rate: float, seconds: float, processes: int) -> di
             assert child.stdout is not None
             await child.stdout.readline()
         setup_s = time.monotonic() - began
-        ticks = _cpu_s(pid)
+        peers = [os.getpid(), *(child.pid for child in children)]
+        before, peers_before = read([pid]), read(peers)
         async with connect(url, transports=("websocket",)) as publisher:
             sent = round(rate * seconds)
             due = time.monotonic()
@@ -113,8 +117,9 @@ async def fan_out(count: int, rate: float, seconds: float, processes: int) -> di
                 await publisher.publish("bench", {"at": time.time(), "pad": "x" * 60})
                 due += 1 / rate
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
+            published, peers_published = read([pid]), read(peers)
             await asyncio.sleep(2)
-        cpu_s = _cpu_s(pid) - ticks
+        cpu_s = read([pid]).cpu_s - before.cpu_s
         found: list[float] = []
         for child in children:
             assert child.stdin is not None
@@ -128,13 +133,11 @@ async def fan_out(count: int, rate: float, seconds: float, processes: int) -> di
             "delivered": len(found),
             "expected": sent * sum(share),
             "cpu_us_each": round(cpu_s / max(1, len(found)) * 1e6, 1),
+            "wall_s": published.wall_s - before.wall_s,
+            **shares("own", peers_before, peers_published, len(os.sched_getaffinity(0))),
+            **shares("server", before, published, len(os.sched_getaffinity(0))),
             **spread(found),
         }
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
 
 
 class SlowLine:
@@ -187,13 +190,15 @@ async def loss(rate: float, seconds: float) -> dict[str, Any]:
                 await client.connected()
             await asyncio.sleep(1)
             relay.loss = LOSS
+            before = read([os.getpid()])
             for _ in range(round(rate * seconds)):
                 await publisher.publish("bench", {"at": time.time(), "pad": "x" * 60})
                 await asyncio.sleep(1 / rate)
+            load = shares("own", before, read([os.getpid()]))
             await asyncio.sleep(3)
             for task in tasks:
                 task.cancel()
-        return {name: {"delivered": len(late), **spread(late)} for name, late in found.items()}
+        return {name: {"delivered": len(late), **spread(late), **load} for name, late in found.items()}
 
 
 def main() -> None:

@@ -235,6 +235,20 @@ http {{
       nchan_subscriber_first_message newest;
       nchan_channel_id bench;
     }}
+    location = /events {{
+      nchan_subscriber eventsource;
+      nchan_subscriber_first_message newest;
+      nchan_channel_id bench;
+    }}
+    location = /recover {{
+      nchan_subscriber websocket;
+      nchan_subscriber_first_message oldest;
+      nchan_channel_id bench;
+    }}
+    location = /post {{
+      nchan_publisher http;
+      nchan_channel_id bench;
+    }}
     location = /pub {{
       nchan_publisher websocket;
       nchan_channel_id bench;
@@ -272,8 +286,17 @@ NCHAN = Contender(
     "nchan",
     "nginx with one worker, epoll, multi_accept, no access log, no gzip, tcp_nodelay; nchan's defaults for messages",
     _nchan_command,
-    {"fan": {"sub_path": "/sub", "pub_path": "/pub", "message": "{data}"}},
+    {
+        "fan": {"sub_path": "/sub", "pub_path": "/pub", "message": "{data}"},
+        "recover": {"sub_path": "/recover", "message": "{data}"},
+    },
     _nchan_missing,
+)
+
+NCHAN_SSE = replace(
+    NCHAN,
+    name="nchan, SSE",
+    talks={"fan": {"sub_wire": "sse", "sub_path": "/events", "pub_path": "/pub", "message": "{data}"}},
 )
 
 PEERS_ALL = (UWEBSOCKETS, SEND_LOOP, NCHAN, SOCKETIO, STARLETTE, BARE_ACKS)

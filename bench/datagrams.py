@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from children import ChildFailedError
-from measuring import Bench, Entry, spread
+from generator import BOTTLENECK, BOTTLENECK_SHARE
+from measuring import Bench, Entry, deliveries_per_s, note_load, spread
 from table import CPU, P99, Ratio, Row
 
 READERS = 1000
@@ -57,7 +58,14 @@ def channels(bench: Bench) -> Row:
         CPU: spread(run["cpu_us_each"] for run in runs),
     }
     entry.raw = runs
-    entry.remarks.append("the peers shared the cores with the server")
+    note_load(entry, runs, deliveries_per_s)
+    full = spread(run["own_cpu_share"] + run["server_cpu_share"] for run in runs)["median"]
+    peers = spread(run["own_cpu_share"] for run in runs)["median"] / full
+    entry.remarks.append(
+        f"the peers shared all cores with the server: together they had {full:.0%} of them, the peers {peers:.0%} of it"
+    )
+    if full > BOTTLENECK_SHARE and BOTTLENECK not in entry.remarks:
+        entry.remarks.append(BOTTLENECK)
     return row
 
 
@@ -76,6 +84,7 @@ def loss(bench: Bench) -> Row:
             P99_OVER_P50: spread(run[name]["p99_ms"] / run[name]["p50_ms"] for run in runs),
         }
         entry.raw = [run[name] for run in runs]
+        note_load(entry, entry.raw, lambda _: LOSS_RATE)
         row.entries.append(entry)
     row.ratios.append(Ratio("unreliable: p99 / p50", row.entries[0].median(P99_OVER_P50), STEADY, at_least=False))
     return row

@@ -19,6 +19,8 @@ HERE = Path(__file__).parent
 BOTTLENECK_SHARE = 0.9
 """Share of its core beyond which the load generator, and not the server, may have set the figure."""
 
+BOTTLENECK = "the load generator was the bottleneck"
+
 NOISE_SHARE = 0.1
 """Share of the time that a process waited for its core, beyond which other programs disturbed the figure."""
 
@@ -120,7 +122,9 @@ class Generator:
 
 def noise_of(runs: Sequence[Figures]) -> str:
     """Say in a sentence how much other programs disturbed all runs."""
-    shares = [max(run["server_queued_share"], run["own_queued_share"]) for run in runs if "own_queued_share" in run]
+    shares = [
+        max(run.get("server_queued_share", 0), run["own_queued_share"]) for run in runs if "own_queued_share" in run
+    ]
     if not shares:
         return "How noisy the machine was is not known."
     disturbed = sum(share > NOISE_SHARE for share in shares)
@@ -134,9 +138,9 @@ def remarks(figures: Figures) -> list[str]:
     """Say what casts doubt on a measurement."""
     found = []
     if figures["own_cpu_share"] > BOTTLENECK_SHARE:
-        found.append("the load generator was the bottleneck")
-    if max(figures["server_queued_share"], figures["own_queued_share"]) > NOISE_SHARE:
+        found.append(BOTTLENECK)
+    if max(figures.get("server_queued_share", 0), figures.get("own_queued_share", 0)) > NOISE_SHARE:
         found.append("other programs held the cores")
-    if figures["closed"]:
+    if figures.get("closed"):
         found.append(f"{figures['closed']} connections were closed: {figures['trouble']}")
     return found

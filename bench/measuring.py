@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Protocol, Self
 
 from children import Child, free_port
 from contenders import Contender, Places
@@ -25,18 +25,17 @@ class Effort:
 
     runs: int
     """At least five: of fewer a median says little."""
-    searches: int
     step_s: float
+    """For so long each rate is tried on the way to the highest."""
     final_s: float
-    """What is found has to hold for so long, five times in a row."""
+    """What is found has to hold for so long, each time that it is found."""
     paced_s: float
     closeness: float
-    """A search ends when the lowest failed rate is at most this many times the highest that held."""
+    """A finding ends when the lowest failed rate is at most this many times the highest that held."""
 
 
-HOLDS = 5
-QUICK = Effort(runs=5, searches=1, step_s=1.0, final_s=2, paced_s=2, closeness=1.15)
-FULL = Effort(runs=5, searches=1, step_s=3, final_s=10, paced_s=10, closeness=1.04)
+QUICK = Effort(runs=5, step_s=0.75, final_s=2, paced_s=2, closeness=1.15)
+FULL = Effort(runs=5, step_s=3, final_s=10, paced_s=10, closeness=1.04)
 
 
 @dataclass
@@ -51,6 +50,8 @@ class Entry:
     """CPU share of the load generator, at most."""
     load_limit: float | None = None
     """What the load generator could have done with all of its core, in the row's first metric."""
+    load_says: str = ""
+    """Why nothing is said of the load generator, where it is not."""
     remarks: list[str] = field(default_factory=list)
     raw: list[Figures] = field(default_factory=list)
 
@@ -132,40 +133,80 @@ def is_held(figures: Figures) -> bool:
     )
 
 
-def highest_rate(bench: Bench, bed: Bed, first: float) -> list[Figures]:
-    """Return the figures of the highest rate held for `final_s` each time of `HOLDS`; none where there was none.
+class Fan(Protocol):
+    """What publishes at a rate and tells what arrived: a `Bed`."""
 
-    Doubles the rate until it fails, closes in, and then holds what it found for longer, a little less each time that
-    it does not hold. A failure counts only when it comes twice: one hiccup of the machine is not the server's limit.
+    def fan(self, rate: float, secs: float) -> Figures:
+        """Publish for so long."""
+
+
+def highest_rates(
+    effort: Effort, beds: Callable[[], AbstractContextManager[Fan]], first: float, say: Callable[[str], None]
+) -> list[Figures]:
+    """Find the highest rate that holds, as often as the effort's runs, and return the figures of each at its rate.
+
+    One search finds the neighbourhood, by doubling from `first` and halving the gap. Each finding then has a server
+    and connections of its own, begins nearby, at another place than the others so that steps of the same size do not
+    lead to the same rates, goes up while it holds or down while it does not, and holds what it found for `final_s`.
     """
-    effort = bench.effort
+    with beds() as bed:
+        near = _neighbourhood(effort, bed, first, say)
+    found = []
+    for number in range(effort.runs if near else 0):
+        begin = near * effort.closeness ** ((number + 0.5) / effort.runs - 0.5)
+        say(f"    finding {number + 1}")
+        with beds() as bed:
+            figures = _finding(effort, bed, begin, say)
+        if figures is not None:
+            found.append(figures)
+    return found
 
-    def holds(rate: float, secs: float, tries: int) -> Figures | None:
-        for _ in range(tries):
-            figures = bed.fan(rate, secs)
-            bench.say(f"    {rate:,.0f}/s for {secs:g} s: {_verdict(figures)}")
-            if is_held(figures):
-                return figures
-        return None
 
+def _try(bed: Fan, rate: float, secs: float, say: Callable[[str], None], tries: int = 1) -> Figures | None:
+    """Return the figures of the first try in which the rate was held; None if it was not in any."""
+    for _ in range(tries):
+        figures = bed.fan(rate, secs)
+        say(f"    {rate:,.0f}/s for {secs:g} s: {_verdict(figures)}")
+        if is_held(figures):
+            return figures
+    return None
+
+
+def _neighbourhood(effort: Effort, bed: Fan, first: float, say: Callable[[str], None]) -> float:
+    """Return a rate that is held for a step, and about which there is one that is not; 0 where none is held."""
     low, high = 0.0, 0.0
     rate = first
-    while rate >= 1 and not (low and high and high / low <= effort.closeness):
-        if holds(rate, effort.step_s, 2):
+    # The findings close in by themselves: two of their steps are near enough.
+    while rate >= 1 and not (low and high and high / low <= effort.closeness**2):
+        # A failure counts only when it comes twice: one hiccup of the machine is not the server's limit.
+        if _try(bed, rate, effort.step_s, say, tries=2 if low else 1):
             low = rate
         else:
             high = rate
         rate = low * 2 if not high else high / 2 if not low else (low * high) ** 0.5
-    for _ in range(6):
-        if low < 1:
-            break
-        held: list[Figures] = []
-        while len(held) < HOLDS and (figures := holds(low, effort.final_s, 2)) is not None:
-            held.append(figures)
-        if len(held) == HOLDS:
+    return low
+
+
+def _finding(effort: Effort, bed: Fan, begin: float, say: Callable[[str], None]) -> Figures | None:
+    """Close in on the highest rate from `begin`, and hold it; None where it is not a message a second."""
+    low, high = 0.0, 0.0
+    rate, stride = begin, effort.closeness
+    # Rounding must not cost a step.
+    while rate >= 1 and not (low and high and high / low <= effort.closeness * 1.001):
+        if _try(bed, rate, effort.step_s, say):
+            low = rate
+        else:
+            high = rate
+        rate = low * stride if not high else high / stride if not low else (low * high) ** 0.5
+        if not (low and high):
+            # The neighbourhood may have been found while the machine was disturbed.
+            stride = min(stride**2, 2.0)
+    while low >= 1:
+        held = _try(bed, low, effort.final_s, say, tries=2)
+        if held:
             return held
-        low *= 0.88
-    return []
+        low /= effort.closeness
+    return None
 
 
 def _verdict(figures: Figures) -> str:
@@ -180,11 +221,21 @@ def _verdict(figures: Figures) -> str:
 
 def fill(entry: Entry, runs: list[Figures], metrics: Mapping[str, Callable[[Figures], float]]) -> Entry:
     """Put the metrics of all runs into the entry; the first one is what the load generator's limit is told in."""
-    for number, (metric, of) in enumerate(metrics.items()):
+    for metric, of in metrics.items():
         entry.figures[metric] = spread(of(run) for run in runs)
-        if number == 0:
-            entry.load_limit = spread(of(run) / max(run["own_cpu_share"], 0.001) for run in runs)["median"]
-    entry.load_share = max(run["own_cpu_share"] for run in runs)
-    entry.remarks = list(dict.fromkeys([*entry.remarks, *(remark for run in runs for remark in remarks(run))]))
     entry.raw += runs
+    note_load(entry, runs, next(iter(metrics.values())))
     return entry
+
+
+def note_load(entry: Entry, runs: Iterable[Figures], rate: Callable[[Figures], float]) -> None:
+    """Put the load generator's share of its core beside the figures, and what it could have done with all of it."""
+    runs = list(runs)
+    entry.load_limit = spread(rate(run) / max(run["own_cpu_share"], 0.001) for run in runs)["median"]
+    entry.load_share = max(entry.load_share or 0.0, *(run["own_cpu_share"] for run in runs))
+    entry.remarks = list(dict.fromkeys([*entry.remarks, *(remark for run in runs for remark in remarks(run))]))
+
+
+def deliveries_per_s(run: Figures) -> float:
+    """Return the rate of deliveries: in it the load generator's limit is told where a row's first metric is no rate."""
+    return float(run["delivered"] / run["wall_s"])

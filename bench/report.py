@@ -94,7 +94,7 @@ def _table(row: Row) -> list[str]:
 
 def _load(entry: Entry) -> str:
     if entry.load_share is None or entry.load_limit is None:
-        return "–"
+        return entry.load_says or "–"
     return f"{entry.load_share:.0%}, {_number(entry.load_limit)}/s"
 
 

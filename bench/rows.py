@@ -14,6 +14,7 @@ from contenders import (
     BARE,
     BARE_ACKS,
     NCHAN,
+    NCHAN_SSE,
     SEND_LOOP,
     SOCKETIO,
     STARLETTE,
@@ -27,7 +28,7 @@ from contenders import (
 from datagrams import channels, loss
 from field import CENTRIFUGO, SOCKETIO_NODE, SOCKETS, STREAMS
 from generator import Figures, Generator
-from measuring import Bed, Bench, Entry, fill, highest_rate, spread, start
+from measuring import Bed, Bench, Entry, deliveries_per_s, fill, highest_rates, note_load, spread, start
 from npm import PACKAGES, npm_missing
 from services import grpc_acks, grpc_fanout
 from shared import acknowledge, nodes
@@ -73,15 +74,19 @@ OPEN = tellwire(name="Tellwire, no token")
 
 def _search(bench: Bench, contender: Contender, entry: Entry, talk: str, first: float, **settings: object) -> None:
     receivers = SUBSCRIBERS // int(str(settings.get("rooms", 1)))
-    found = []
-    for _ in range(bench.effort.searches):
-        bench.say(f"  {contender.name}")
-        with Bed(bench, contender, talk, count=SUBSCRIBERS, **settings) as bed:
-            figures = highest_rate(bench, bed, first)
-        found += figures
+    bench.say(f"  {contender.name}")
+
+    def bed() -> Bed:
+        return Bed(bench, contender, talk, count=SUBSCRIBERS, **settings)
+
+    found = highest_rates(bench.effort, bed, first, bench.say)
     if not found:
-        entry.remarks.append("no rate was held")
+        with bed() as one:
+            late_ms = one.fan(1, 1, warm=0)["p99_us"] / 1000
+        entry.remarks.append(f"no rate was held: even a single message takes {late_ms:,.0f} ms to reach all")
         return
+    if len(found) < bench.effort.runs:
+        entry.remarks.append(f"in {bench.effort.runs - len(found)} of {bench.effort.runs} findings no rate was held")
     metrics: dict[str, Callable[[Figures], float]] = {
         DELIVERIES: lambda run: run["rate"] * receivers,
         MESSAGES: lambda run: run["rate"],
@@ -116,17 +121,10 @@ def paced(bench: Bench) -> Row:
                 runs[contender.name].append(bed.fan(PACED_RATE, bench.effort.paced_s, warm=0))
     for contender, entry in present:
         fill(entry, runs[contender.name], {CPU: _cpu_us, P99: lambda run: run["p99_us"] / 1000})
-        _limit_in_deliveries(entry)
+        note_load(entry, entry.raw, deliveries_per_s)
     row.compare(CPU, TELLWIRE, SEND_LOOP, 1.25, at_least=False)
     row.compare(P99, TELLWIRE, NCHAN, 1.0, at_least=False)
     return row
-
-
-def _limit_in_deliveries(entry: Entry) -> None:
-    """Tell the load generator's limit in deliveries a second, where the first metric is none."""
-    entry.load_limit = spread(run["delivered"] / run["wall_s"] / max(run["own_cpu_share"], 0.001) for run in entry.raw)[
-        "median"
-    ]
 
 
 def rooms(bench: Bench) -> Row:
@@ -140,7 +138,7 @@ def rooms(bench: Bench) -> Row:
 
 def sse(bench: Bench) -> Row:
     row = Row("sse", "Fan-out over SSE, beside our own WebSocket: highest rate with p99 ≤ 50 ms")
-    for contender, entry in each(bench, row, [OVER_SSE, TELLWIRE, *STREAMS]):
+    for contender, entry in each(bench, row, [OVER_SSE, TELLWIRE, NCHAN_SSE, *STREAMS]):
         _search(bench, contender, entry, "sse" if contender is OVER_SSE else "fan", 100)
     row.compare(DELIVERIES, OVER_SSE, TELLWIRE, 0.8, at_least=True)
     return row
@@ -164,21 +162,25 @@ def memory(bench: Bench) -> Row:
 
 
 def _measure_memory(bench: Bench, contender: Contender, entry: Entry, talk: str) -> None:
-    bench.say(f"  {entry.server}")
     load = bench.places.cache / "load"
     settings = contender.talks[talk]
-    with start(bench.places, contender) as server:
-        with Generator(load, server, {**settings, "count": 100}):
-            pass  # what is loaded with the first connections is not theirs
-        before = _settled(server)
-        with Generator(load, server, {**settings, "count": bench.many}) as connections:
-            after = _settled(server)
-            figures = connections.fan(1, 1, warm=0, drain=10)
-    for metric, kind in ((RSS, "Rss"), (PSS, "Pss")):
-        entry.figures[metric] = spread([(after[kind] - before[kind]) / bench.many])
-    entry.raw.append({**figures, "before_kib": before, "after_kib": after})
-    if figures["delivered"] < figures["expected"]:
-        entry.remarks.append(f"a message reached only {figures['delivered']:,} of them")
+    grown: dict[str, list[float]] = {RSS: [], PSS: []}
+    for number in range(bench.effort.runs):
+        bench.say(f"  {entry.server}, run {number + 1}")
+        with start(bench.places, contender) as server:
+            with Generator(load, server, {**settings, "count": 100}):
+                pass  # what is loaded with the first connections is not theirs
+            before = _settled(server)
+            with Generator(load, server, {**settings, "count": bench.many}) as connections:
+                after = _settled(server)
+                figures = connections.fan(1, 1, warm=0, drain=10)
+        for metric, kind in ((RSS, "Rss"), (PSS, "Pss")):
+            grown[metric].append((after[kind] - before[kind]) / bench.many)
+        entry.raw.append({**figures, "before_kib": before, "after_kib": after})
+        if figures["delivered"] < figures["expected"]:
+            entry.remarks.append(f"a message reached only {figures['delivered']:,} of them")
+    entry.figures = {metric: spread(values) for metric, values in grown.items()}
+    entry.load_says = "no load: the connections are idle"
 
 
 def _settled(server: Child) -> dict[str, int]:
@@ -217,19 +219,34 @@ def publish(bench: Bench) -> Row:
 
 def recover(bench: Bench) -> Row:
     row = Row("recover", f"{bench.many:,} clients reconnect and each recovers {RECOVERED} messages")
-    entry = Entry(TELLWIRE.name, TELLWIRE.settings)
-    row.entries.append(entry)
-    runs = []
-    with start(bench.places, TELLWIRE) as server:
-        for number in range(bench.effort.runs):
-            bench.say(f"  run {number + 1}")
-            cursor = _publish_over_http(server.port, RECOVERED)
-            settings = {**recovering(cursor, RECOVERED), "count": bench.many}
-            with Generator(bench.places.cache / "load", server, settings) as load:
-                runs.append(load.connected)
-    fill(entry, runs, _CLIENT_METRICS)
+    for contender, entry in each(bench, row, [TELLWIRE, NCHAN]):
+        runs = []
+        with start(bench.places, contender) as server:
+            for number in range(bench.effort.runs):
+                bench.say(f"  {contender.name}, run {number + 1}")
+                if contender is NCHAN:
+                    _post_one_by_one(server.port, RECOVERED)
+                    talk = {**NCHAN.talks["recover"], "sub_ready_messages": RECOVERED}
+                else:
+                    talk = {**recovering(_publish_over_http(server.port, RECOVERED), RECOVERED)}
+                with Generator(bench.places.cache / "load", server, {**talk, "count": bench.many}) as load:
+                    runs.append(load.connected)
+        fill(entry, runs, _CLIENT_METRICS)
+        if contender is NCHAN:
+            entry.remarks.append("a new client is given the channel's last messages")
     row.compare(CLIENTS, TELLWIRE, 5000.0, 1.0, at_least=True)
     return row
+
+
+# The load generator counts what holds its mark and a time stamp; when it was sent does not matter here.
+_UNTIMED = "~T" + "0" * 19 + "x" * 103
+
+
+def _post_one_by_one(port: int, count: int) -> None:
+    for _ in range(count):
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/post", _UNTIMED.encode())
+        with urllib.request.urlopen(request) as answer:
+            answer.read()
 
 
 def _publish_over_http(port: int, count: int) -> str:
@@ -237,9 +254,7 @@ def _publish_over_http(port: int, count: int) -> str:
     url = f"http://127.0.0.1:{port}/v1/messages"
     with urllib.request.urlopen(f"{url}?channel=bench&since=now") as answer:
         cursor: str = json.load(answer)["cursor"]
-    # The load generator counts what holds its mark and a time stamp; when it was sent does not matter here.
-    data = "~T" + "0" * 19 + "x" * 103
-    body = json.dumps([{"channel": "bench", "data": data}] * count).encode()
+    body = json.dumps([{"channel": "bench", "data": _UNTIMED}] * count).encode()
     request = urllib.request.Request(url, body, {"content-type": "application/json"})
     with urllib.request.urlopen(request) as answer:
         answer.read()
@@ -321,7 +336,7 @@ def growth(bench: Bench) -> Row:
             metric = f"{CPU}, {count:,} subscribers"
             fill(entry, runs, {metric: _cpu_us})
             costs.append(entry.figures[metric]["median"])
-        _limit_in_deliveries(entry)
+        note_load(entry, entry.raw, deliveries_per_s)
         goal = 1.2 if contender is TELLWIRE else float("inf")
         if goal < float("inf"):
             row.ratios.append(
@@ -342,9 +357,13 @@ def bundle(bench: Bench) -> Row:
         entry.remarks.append(f"not measured: {missing}")
         bench.say(f"  {missing}")
     else:
-        minified, gzipped = bundle_bytes(bench.places.cache)
-        entry.figures = {MINIFIED: spread([minified / 1024]), GZIPPED: spread([gzipped / 1024])}
-        entry.raw.append({"minified_bytes": minified, "gzipped_bytes": gzipped})
+        built = [bundle_bytes(bench.places.cache) for _ in range(bench.effort.runs)]
+        entry.figures = {
+            MINIFIED: spread(minified / 1024 for minified, _ in built),
+            GZIPPED: spread(gzipped / 1024 for _, gzipped in built),
+        }
+        entry.raw += [{"minified_bytes": minified, "gzipped_bytes": gzipped} for minified, gzipped in built]
+        entry.load_says = "no load: a file's size"
     row.ratios.append(Ratio(GZIPPED, entry.median(GZIPPED), BUNDLE_MAX_KIB, at_least=False))
     return row
 

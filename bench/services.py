@@ -6,13 +6,12 @@ The load generator is grpcio too, and costs more than the server does; so what c
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-from pathlib import Path
 
-from children import LOAD_CORE, Child, ChildFailedError, free_port, pinned
+from children import LOAD_CORE, SERVER_CORE, Child, ChildFailedError, free_port, pinned
+from clocks import Reading, read, shares
 from contenders import PEERS, Contender, Places
-from measuring import Bench, Entry, spread
+from measuring import Bench, Entry, deliveries_per_s, note_load, spread
 from table import ACKS, CPU, DELIVERIES, P99, Row, each
 
 READERS = 200
@@ -38,14 +37,6 @@ BARE_GRPC = Contender(
 )
 
 
-def _cpu_s(child: Child) -> float:
-    ticks = 0
-    for pid in child.pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
 def _run(bench: Bench, contender: Contender, arguments: list[str]) -> dict[str, float]:
     """Let the load generator ask of a fresh server; return what came of it, after the warming up."""
     places = bench.places
@@ -56,18 +47,25 @@ def _run(bench: Bench, contender: Contender, arguments: list[str]) -> dict[str, 
         load = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: pinned(LOAD_CORE))
         assert load.stdout is not None
         try:
-            marks: list[tuple[dict[str, float], float]] = []
+            marks: list[tuple[dict[str, float], Reading, Reading]] = []
             while len(marks) < 5:
                 line = load.stdout.readline()
                 if not line:
                     raise ChildFailedError(f"the load generator ended: {server.log_tail()}")
-                marks.append((json.loads(line), _cpu_s(server)))
+                marks.append((json.loads(line), read(server.pids, SERVER_CORE), read([load.pid], LOAD_CORE)))
         finally:
             load.kill()
             load.wait()
             load.stdout.close()
-    _, _, (begin, cpu_begin), (end, cpu_end), (last, _) = marks
-    return {**end, "wall_s": end["at"] - begin["at"], "cpu_s": max(cpu_end - cpu_begin, 0.01), "p99_us": last["p99_us"]}
+    _, _, (begin, server_before, own_before), (end, server_after, own_after), (last, _, _) = marks
+    return {
+        **end,
+        "wall_s": end["at"] - begin["at"],
+        "cpu_s": max(server_after.cpu_s - server_before.cpu_s, 0.001),
+        "p99_us": last["p99_us"],
+        **shares("server", server_before, server_after),
+        **shares("own", own_before, own_after),
+    }
 
 
 def _measure(bench: Bench, row: Row, arguments: list[str]) -> dict[str, tuple[Entry, list[dict[str, float]]]]:
@@ -78,7 +76,7 @@ def _measure(bench: Bench, row: Row, arguments: list[str]) -> dict[str, tuple[En
         for contender, entry in present:
             figures = _run(bench, contender, arguments)
             if figures["delivered"] < figures["expected"]:
-                entry.remarks = [f"{figures['expected'] - figures['delivered']:,.0f} were missing"]
+                entry.remarks.append(f"{figures['expected'] - figures['delivered']:,.0f} were missing")
             found[contender.name][1].append(figures)
     return found
 
@@ -90,7 +88,9 @@ def grpc_fanout(bench: Bench) -> Row:
         entry.figures[CORE_DELIVERIES] = spread(run["delivered"] / run["cpu_s"] for run in runs)
         entry.figures[CPU] = spread(run["cpu_s"] * 1e6 / max(run["delivered"], 1) for run in runs)
         entry.figures[P99] = spread(run["p99_us"] / 1000 for run in runs)
-        entry.figures[DELIVERIES] = spread(run["delivered"] / run["wall_s"] for run in runs)
+        entry.figures[DELIVERIES] = spread(map(deliveries_per_s, runs))
+        entry.raw += runs
+        note_load(entry, runs, deliveries_per_s)
     row.compare(CORE_DELIVERIES, OVER_GRPC, BARE_GRPC, 0.7, at_least=True)
     return row
 
@@ -99,8 +99,10 @@ def grpc_acks(bench: Bench) -> Row:
     """Measure acknowledged publishes over one bidirectional stream."""
     row = Row("grpc_acks", f"gRPC, publish with acknowledgement over one stream, {WINDOW} in flight")
     for entry, runs in _measure(bench, row, ["acks", str(WINDOW), str(bench.effort.paced_s)]).values():
-        entry.figures[ACKS] = spread(run["delivered"] / run["wall_s"] for run in runs)
+        entry.figures[ACKS] = spread(map(deliveries_per_s, runs))
         entry.figures[CORE_ACKS] = spread(run["delivered"] / run["cpu_s"] for run in runs)
+        entry.raw += runs
+        note_load(entry, runs, deliveries_per_s)
     row.compare(ACKS, OVER_GRPC, BARE_GRPC, 0.7, at_least=True)
     row.compare(CORE_ACKS, OVER_GRPC, BARE_GRPC, 0.7, at_least=True)
     return row

@@ -13,7 +13,7 @@ from pathlib import Path
 from children import LOAD_CORE, Child, free_port, pinned
 from contenders import tellwire
 from generator import Generator
-from measuring import Bench, Entry, fill, spread, start
+from measuring import Bench, Entry, deliveries_per_s, fill, note_load, spread, start
 from table import CPU, P99, Ratio, Row
 
 P50_US, P99_US = "p50, µs", "p99, µs"
@@ -65,7 +65,10 @@ def _acknowledge(bench: Bench, row: Row, name: str, url: str) -> None:
             [str(bench.places.python), script, url, "100", "3"],
             check=True, capture_output=True, text=True, timeout=120, preexec_fn=lambda: pinned(LOAD_CORE),
         )  # fmt: skip
-        for side, figures in json.loads(done.stdout).items():
+        answer = json.loads(done.stdout)
+        nothing_us = answer.pop("nothing")["p50_us"]
+        for side, figures in answer.items():
+            figures |= {"per_s": 1e6 / figures["p50_us"], "own_cpu_share": nothing_us / figures["p50_us"]}
             runs.setdefault(side, []).append(figures)
     for side, found in runs.items():
         settings = "default settings" if side == "tellwire" else "a few lines without Tellwire, in turns with it"
@@ -75,6 +78,8 @@ def _acknowledge(bench: Bench, row: Row, name: str, url: str) -> None:
             P99_US: spread(run["p99_us"] for run in found),
         }
         entry.raw += found
+        # It is one after the other: what it takes to ask for nothing is what the asking itself takes of each.
+        note_load(entry, found, lambda run: run["per_s"])
         row.entries.append(entry)
     if "bare" in runs:
         ratios = [ours["p50_us"] / bare["p50_us"] for ours, bare in zip(runs["tellwire"], runs["bare"], strict=True)]
@@ -106,6 +111,7 @@ def nodes(bench: Bench) -> Row:
                     CPU: lambda run: run["server_cpu_s"] * 1e6 / max(run["delivered"], 1),
                 },
             )
+            note_load(entry, runs, deliveries_per_s)
             if any(run["delivered"] < run["expected"] for run in runs):
                 entry.remarks.append("some messages had not arrived in time")
     return row
