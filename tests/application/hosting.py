@@ -164,11 +164,15 @@ class Socket:
         """Send a command; return its answer."""
         self._asked += 1
         self.connection.send(json.dumps({"type": type, "ref": self._asked, **fields}))
-        return self._until(lambda push: push.get("ref") == self._asked)
+        return self.answer(self._asked)
 
     def say(self, type: str, **fields: Any) -> None:  # noqa: A002  # as above
         """Send a command."""
         self.connection.send(json.dumps({"type": type, **fields}))
+
+    def answer(self, ref: int | str) -> dict[str, Any]:
+        """Return the answer to a command that was sent with a ref."""
+        return self._until(lambda push: push.get("ref") == ref)
 
     def read(self, type: str = "message") -> dict[str, Any]:  # noqa: A002  # as above
         """Return the next message, or another push."""

@@ -129,6 +129,27 @@ def test_publishes_keep_their_order_while_the_handler_takes_its_time(client: Cli
     assert client.poll("publish:later") == expected * 2
 
 
+def test_publishes_behind_one_that_is_to_be_repeated_do_not_overtake_it(client: Client) -> None:
+    sent = [("news", 1), ("publish:refuse", 2), ("publish:hang", 3), ("news", 4), ("publish:refuse", 5), ("news", 6)]
+    expected = [None, "forbidden", *["timeout"] * 4]
+    messages = [{"channel": channel, "data": data} for channel, data in sent]
+    answers = client.post("/v1/messages", messages).json()
+    assert [answer.get("error", {}).get("code") for answer in answers] == expected
+    with client.socket() as socket:
+        socket.ask("connect", in_order=True)
+        for place, message in enumerate(messages):
+            socket.say("publish", ref=f"p{place}", **message)
+        assert [socket.answer(f"p{place}").get("code") for place in range(len(sent))] == expected
+        assert socket.ask("publish", channel="news", data=7)["code"] == "timeout", "it may have been on its way"
+        assert socket.ask("publish", channel="news", data=8, again=True)["type"] == "published"
+        assert socket.ask("publish", channel="news", data=9)["type"] == "published"
+    with client.socket() as socket:
+        for place, message in enumerate(messages):
+            socket.say("publish", ref=f"p{place}", **message)
+        codes = [socket.answer(f"p{place}").get("code") for place in range(len(sent))]
+        assert codes == [None, "forbidden", "timeout", None, "forbidden", None], "who does not ask is not held up"
+
+
 def test_call_returns_what_the_handler_does(client: Client) -> None:
     value = {"a": [1, None, "ä"]}
     assert client.post("/v1/call", {"method": "echo", "data": value}).json() == {"data": value}

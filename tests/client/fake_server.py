@@ -42,6 +42,10 @@ class FakeServer(httpx.AsyncBaseTransport):
         self.latency_s = 0.0
         """How long a WebSocket's frames are under way."""
         self.fuse = math.inf
+        self.is_busy = False
+        """Refuses publishes for a moment, as a server does whose broker is away."""
+        self.patience = math.inf
+        """Counts publishes down; the one at which it ends is refused for a moment."""
 
     def cross(self) -> bool:
         """Something crosses the wire; False where it does not arrive any more."""
@@ -90,8 +94,8 @@ class FakeServer(httpx.AsyncBaseTransport):
             response: httpx.Response = made
             return response
         if path == "/v1/messages" and body is not None:
-            answers = [self.publish(**each) for each in body]
-            return self._json(answers)
+            queue = FakeQueue(self, keeps_order=True)
+            return self._json([queue.publish(**each) for each in body])
         channels = query.get_list("channel")
         if not channels:
             return problem(400, "bad_request")
@@ -144,6 +148,27 @@ def problem(status: int, code: str, **headers: str) -> httpx.Response:
     """Make a problem (RFC 9457)."""
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     return httpx.Response(status, json={"code": code, "detail": code, "status": status}, headers=names)
+
+
+class FakeQueue:
+    """The publishes of one connection or request: behind one that was refused for a moment all are."""
+
+    def __init__(self, server: FakeServer, *, keeps_order: bool) -> None:
+        self.keeps_order = keeps_order
+        self._server = server
+        self._is_held = False
+
+    def publish(self, *, again: bool = False, **fields: Any) -> dict[str, Any]:
+        """Append what may be appended now; return the answer."""
+        server = self._server
+        if again:
+            self._is_held = False
+        if not self._is_held:
+            server.patience -= 1
+            if server.patience and not server.is_busy:
+                return server.publish(**fields)
+            self._is_held = self.keeps_order
+        return {"error": {"code": "unavailable", "message": "later"}}
 
 
 class FakeConnection:
@@ -271,6 +296,7 @@ class FakeSocket(FakeConnection):
         self._channels: set[str] = set()
         self._pipe: deque[tuple[Callable[[Any], None], Any]] = deque()
         self._under_way: set[asyncio.TimerHandle] = set()
+        self._queue = FakeQueue(server, keeps_order=False)
         self._beat = asyncio.get_running_loop().call_later(server.heartbeat_s, self._beats)
 
     def _beats(self) -> None:
@@ -348,6 +374,7 @@ class FakeSocket(FakeConnection):
     def _carry_out(self, kind: str, ref: int, command: dict[str, Any]) -> None:
         log = self.server.log
         if kind == "connect":
+            self._queue.keeps_order = command.get("in_order", False)
             connected = {"client": "c1", "epoch": log.epoch, "cursor": log.cursor}
             self.write({"type": "connected", "ref": ref, "heartbeat_ms": self.server.heartbeat_s * 1000, **connected})
         elif kind == "subscribe":
@@ -360,7 +387,7 @@ class FakeSocket(FakeConnection):
             self._channels.discard(command["channel"])
             self.write({"type": "unsubscribed", "ref": ref, **command})
         elif kind == "publish":
-            answer = self.server.publish(**command)
+            answer = self._queue.publish(**command)
             error = answer.get("error")
             self.write(
                 {"type": "published", "ref": ref, **answer} if not error else {"type": "error", "ref": ref, **error}

@@ -115,6 +115,23 @@ def test_thousands_of_publishes_keep_their_order(server: Server, channel: str, n
     run(test)
 
 
+@pytest.mark.parametrize("name", ["websocket", "sse"])
+def test_publishes_past_the_rate_keep_their_order(
+    start_server: Callable[..., Server], channel: str, name: TransportName
+) -> None:
+    server = start_server(limits={"publishes_per_s": 500})
+
+    async def test() -> None:
+        async with client_of(server, name) as client:
+            subscription = client.subscribe(channel)
+            await subscription.ready()
+            answers = [asyncio.create_task(client.publish(channel, number)) for number in range(1000)]
+            assert await take(subscription, 1000) == list(range(1000))
+            await asyncio.gather(*answers)
+
+    run(test)
+
+
 @transport
 def test_reader_that_does_not_read_holds_a_bounded_queue(server: Server, channel: str, name: TransportName) -> None:
     async def test() -> None:

@@ -55,29 +55,52 @@ def test_outbox_is_bounded_in_number_and_size() -> None:
     run(test)
 
 
+@pytest.mark.parametrize("latency_s", [0.0, 0.2])
 @every
-def test_message_refused_for_now_is_not_overtaken(name: TransportName) -> None:
+def test_message_refused_for_now_is_not_overtaken(name: TransportName, latency_s: float) -> None:
+    """Not by those that were under way with it, nor by those that were published meanwhile."""
+
     async def test() -> None:
-        async with World((name,)) as world:
-            tries = 0
+        for refused in range(1, 8):
+            async with World((name,)) as world:
+                world.server.latency_s = latency_s
+                await settle()
+                world.server.patience = refused
+                waiting = tasks(world, 1, 2, 3, 4)
+                await asyncio.sleep(0.1)
+                waiting += tasks(world, 5, 6, 7, 8)
+                await asyncio.gather(*waiting)
+                assert world.server.log.data("a") == list(range(1, 9)), f"the {refused}th is refused"
 
-            def answer(what: str, fields: dict[str, Any]) -> Any:
-                nonlocal tries
-                if what == "ws publish" and fields["data"] == 2 and (tries := tries + 1) < 3:
-                    return {"type": "error", "code": "rate_limited", "message": "", "retry_after_ms": 100}
-                if what == "POST /v1/messages" and any(each["data"] == 2 for each in fields["body"]):
-                    tries += 1
-                    if tries < 3:
-                        return httpx.Response(429, json={"code": "rate_limited", "retry_after_ms": 100})
-                return None
+    run(test)
 
-            world.server.answer = answer
+
+def test_publish_that_is_given_up_after_a_refusal_does_not_hold_the_others_up() -> None:
+    async def test() -> None:
+        async with World(("websocket",)) as world:
             await settle()
-            await asyncio.gather(*tasks(world, 1, 2))
-            await asyncio.gather(*tasks(world, 3, 4))
-            assert sorted(world.server.log.data("a")) == [1, 2, 3, 4]
-            assert world.server.log.data("a")[-2:] == [3, 4]
-            assert tries == 3
+            world.server.patience = 2
+            waiting = tasks(world, 1, 2, 3)
+            await asyncio.sleep(0.1)
+            waiting[1].cancel()
+            await world.client.publish("a", 4)
+            assert world.server.log.data("a") == [1, 3, 4]
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    run(test)
+
+
+def test_server_that_is_away_for_a_moment_is_waited_for_once_for_all_that_is_under_way() -> None:
+    async def test() -> None:
+        async with World(("websocket",)) as world:
+            await settle()
+            world.server.is_busy = True
+            waiting = tasks(world, *range(500))
+            await asyncio.sleep(0.5)
+            world.server.is_busy = False
+            await asyncio.sleep(1)
+            assert world.server.log.data("a") == list(range(500))
+            await asyncio.gather(*waiting)
 
     run(test)
 

@@ -55,6 +55,8 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "trace": PRINTED | TEXTS,
     "session": PRINTED | TEXTS,
     "token": TEXTS,
+    "in_order": st.booleans(),
+    "again": st.booleans(),
     "enter": st.booleans(),
     "watch": st.booleans(),
     "state": VALUES,
@@ -63,11 +65,11 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "timeout_ms": st.integers(-1, 5),
 }
 OF = {
-    "connect": ["session", "token", "since"],
+    "connect": ["session", "token", "since", "in_order"],
     "refresh": ["token"],
     "subscribe": ["channel", "since", "last", "policy", "on_gap", "unreliable"],
     "unsubscribe": ["channel"],
-    "publish": ["channel", "data", "id", "event", "key", "echo", "ephemeral", "expect", "session", "trace"],
+    "publish": ["channel", "data", "id", "event", "key", "echo", "ephemeral", "expect", "session", "trace", "again"],
     "presence": ["channel", "enter", "watch", "state", "since"],
     "send": ["channel", "to", "data", "id", "event"],
     "call": ["method", "data", "timeout_ms"],

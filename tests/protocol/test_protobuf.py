@@ -73,7 +73,7 @@ def test_command_comes_back_as_it_was(kind: type[commands.Command]) -> None:
             given_[field.name] = msgspec.Raw(b"\x01")
         elif field.name in ("policy", "on_gap"):
             given_[field.name] = {"policy": "latest", "on_gap": "newest"}[field.name]
-        elif field.name in ("enter", "watch", "echo", "ephemeral"):
+        elif field.name in ("enter", "watch", "echo", "ephemeral", "in_order", "again"):
             given_[field.name] = field.name != "echo"
         elif field.name in ("ref", "last", "timeout_ms"):
             given_[field.name] = 7

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tellwire.errors import BadRequest, CloseCode, Conflict, Malformed, TooLarge, UnknownCommand
+from tellwire.errors import BadRequest, CloseCode, Conflict, Forbidden, Malformed, TooLarge, Unavailable, UnknownCommand
 from tellwire.message import Position
 from tellwire.protocol.codecs import JSON, MSGPACK, Codec
-from tellwire.protocol.commands import Connect, Ping
+from tellwire.protocol.commands import Connect, Ping, Publish
 from tellwire.protocol.pushes import ErrorPush
-from tellwire.protocol.session import ProtocolViolation, Session, State, describe
+from tellwire.protocol.session import ProtocolViolation, Queue, Session, State, describe
 
 
 def test_connect_may_come_first() -> None:
@@ -83,3 +83,23 @@ def test_malformed_is_told_apart_from_a_bad_request() -> None:
     with pytest.raises(BadRequest) as caught:
         JSON.decode(b"[]")
     assert not isinstance(caught.value, Malformed)
+
+
+def test_publishes_behind_one_that_was_refused_for_a_moment_are_refused_until_the_client_says_that_it_knows() -> None:
+    queue = Queue()
+    refused = Publish(channel="a", id="1")
+    assert queue.refusal_of(refused) is None
+    queue.failed(refused, Unavailable("later"))
+    behind = Publish(channel="b", id="2")
+    assert isinstance(queue.refusal_of(behind), Unavailable)
+    assert isinstance(queue.refusal_of(refused), Unavailable), "it may have been on its way"
+    assert queue.refusal_of(Publish(channel="a", ephemeral=True)) is None, "these have no order"
+    assert queue.refusal_of(Publish(channel="b", id="3", again=True)) is None
+    assert queue.refusal_of(behind) is None
+
+
+def test_publish_that_is_not_repeated_holds_up_nothing() -> None:
+    queue = Queue()
+    queue.failed(Publish(channel="a"), Forbidden("never"))
+    queue.failed(Publish(channel="a", ephemeral=True), Unavailable("later"))
+    assert queue.refusal_of(Publish(channel="a")) is None

@@ -20,6 +20,9 @@ const AGAIN = new Set(["disconnected", "timeout", "unavailable", "rate_limited",
  * @property {(texts: string[]) => Promise<Answers>} publish As many answers, in order.
  */
 
+/** The answer to an ephemeral message that found no connection. */
+const DROPPED = { position: null, duplicate: false, dropped: true };
+
 const BATCH_MESSAGES = 64;
 const BATCH_CHARS = 400_000;
 
@@ -32,7 +35,10 @@ export class Outbox {
   #entries = [];
   #chars = 0;
   #batches = 0;
-  /** One by one, until everything is through: what follows one that is refused for now must not overtake it. */
+  /**
+   * Batch by batch, until everything is through. What follows one that is refused for now must not overtake it: so the
+   * server refuses that too, until it is told that all answers were heard (spec/protocol.md, section 3.8).
+   */
   #isCareful = false;
   /** @type {Sender | undefined} */
   #sender;
@@ -60,7 +66,7 @@ export class Outbox {
    */
   add(text, ephemeral) {
     // Who publishes where somebody types or points wants it now or never.
-    if (ephemeral && !this.#sender) return Promise.resolve({ position: null, duplicate: false, dropped: true });
+    if (ephemeral && !this.#sender) return Promise.resolve(DROPPED);
     const { outboxMaxMessages, outboxMaxChars } = this.bounds;
     if (this.#entries.length >= outboxMaxMessages || this.#chars + text.length > outboxMaxChars) {
       const held = `${this.#entries.length} publishes (${this.#chars} characters) wait to be acknowledged`;
@@ -89,7 +95,7 @@ export class Outbox {
     this.#timer = undefined;
     for (const entry of [...this.#entries]) {
       entry.inFlight = false;
-      if (entry.ephemeral) this.#remove(entry)?.resolve({ position: null, duplicate: false, dropped: true });
+      if (entry.ephemeral) this.#remove(entry)?.resolve(DROPPED);
     }
   }
 
@@ -110,7 +116,7 @@ export class Outbox {
   #pump() {
     while (this.#sender && this.#timer === undefined && this.#batches < (this.#isCareful ? 1 : this.#sender.batches)) {
       const batch = this.#nextBatch();
-      if (batch.length === 0) {
+      if (!batch.length) {
         this.#isCareful &&= this.#entries.length > 0;
         return;
       }
@@ -125,17 +131,15 @@ export class Outbox {
     for (const entry of [...this.#entries]) {
       if (entry.inFlight) continue;
       if (entry.sentAt !== undefined && now - entry.sentAt >= this.bounds.idempotencyWindowMs) {
-        const why = "it was sent, but not acknowledged while the server remembers ids; see in the history whether it is there";
+        const why = "sent, but not acknowledged while the server remembers ids; see in the history whether it is there";
         this.#remove(entry)?.reject(new TellwireError("uncertain", why));
         continue;
       }
       chars += entry.text.length;
-      if (batch.length > 0 && (this.#isCareful || batch.length >= BATCH_MESSAGES || chars > BATCH_CHARS)) break;
-      batch.push(entry);
-    }
-    for (const entry of batch) {
+      if (batch.length && (batch.length >= BATCH_MESSAGES || chars > BATCH_CHARS)) break;
       entry.inFlight = true;
       entry.sentAt ??= now;
+      batch.push(entry);
     }
     return batch;
   }
@@ -146,7 +150,9 @@ export class Outbox {
     /** @type {Answers} */
     let answers;
     try {
-      answers = await sender.publish(batch.map((entry) => entry.text));
+      const texts = batch.map(({ text }) => text);
+      if (this.#isCareful) texts[0] = texts[0]?.replace("{", '{"again":true,') ?? "";
+      answers = await sender.publish(texts);
     } catch (error) {
       answers = batch.map(() => asError(error));
     }
@@ -159,22 +165,22 @@ export class Outbox {
       const answer = answers[number] ?? new TellwireError("internal", "the server's answer is not complete");
       if (!(answer instanceof TellwireError)) this.#remove(entry)?.resolve(answer);
       else if (!AGAIN.has(answer.code)) this.#remove(entry)?.reject(answer);
-      else if (entry.ephemeral) this.#remove(entry)?.resolve({ position: null, duplicate: false, dropped: true });
+      else if (entry.ephemeral) this.#remove(entry)?.resolve(DROPPED);
       else if (isCurrent) {
         entry.inFlight = false;
         again ??= answer;
       }
     });
-    if (!isCurrent || this.#sender !== sender) return;
+    if (!isCurrent) return;
     if (again === undefined) this.backoff.reset();
     else {
-      // What was refused by itself, and not with all that was under way.
-      this.#isCareful ||= again.code === "rate_limited" || again.code === "unavailable";
-      this.clock.clearTimeout(this.#timer);
-      this.#timer = this.clock.setTimeout(() => {
-        this.#timer = undefined;
-        this.#pump();
-      }, this.backoff.next(again.retryAfterMs));
+      this.#isCareful = true;
+      if (!this.#batches) {
+        this.#timer = this.clock.setTimeout(() => {
+          this.#timer = undefined;
+          this.#pump();
+        }, this.backoff.next(again.retryAfterMs));
+      }
     }
     this.#pump();
   }

@@ -27,6 +27,10 @@ export class FakeServer {
   damage = (bytes) => bytes;
   fuse = Infinity;
   onBurn = () => {};
+  /** Refuses publishes for a moment, as a server does whose broker is away. */
+  isBusy = false;
+  /** Counts publishes down; the one at which it ends is refused for a moment. */
+  patience = Infinity;
   /** @type {Map<string, string>} */
   #ids = new Map();
 
@@ -147,7 +151,8 @@ export class FakeServer {
     const made = this.answer(`${method} ${path}`, fields);
     if (made) return made;
     if (method === "POST") {
-      const answers = fields.map((/** @type {any} */ each) => this.publish(each.channel, each.data, each));
+      const queue = new FakeQueue(this, true);
+      const answers = fields.map((/** @type {any} */ each) => queue.publish(each));
       if (!this.cross()) throw refusal;
       return new Response(/** @type {BodyInit} */ (this.damage(new TextEncoder().encode(JSON.stringify(answers)))));
     }
@@ -232,6 +237,29 @@ export class FakeServer {
   }
 }
 
+/** The publishes of one connection or request: behind one that was refused for a moment all are. */
+class FakeQueue {
+  #isHeld = false;
+
+  /** @param {FakeServer} server @param {boolean} keepsOrder */
+  constructor(server, keepsOrder) {
+    this.server = server;
+    this.keepsOrder = keepsOrder;
+  }
+
+  /** @param {any} fields */
+  publish({ again, ...fields }) {
+    const { server } = this;
+    if (again) this.#isHeld = false;
+    if (!this.#isHeld) {
+      server.patience -= 1;
+      if (server.patience !== 0 && !server.isBusy) return server.publish(fields.channel, fields.data, fields);
+      this.#isHeld = this.keepsOrder;
+    }
+    return { error: { code: "unavailable", message: "later" } };
+  }
+}
+
 class FakeSocket {
   readyState = 0;
   isDead = false;
@@ -249,6 +277,7 @@ class FakeSocket {
     this.server = server;
     this.url = url;
     this.protocol = protocol;
+    this.queue = new FakeQueue(server, false);
     server.heard.push("ws");
     queueMicrotask(() => {
       if (server.isDown || server.blocked.websocket === "refuse" || !server.cross()) return this.end(1006);
@@ -314,6 +343,7 @@ class FakeSocket {
     if (typeof made === "number") return this.say({ type: "closing", code: made, reason: "told so" }, made);
     if (made) return this.write({ ref, ...made });
     if (type === "connect") {
+      this.queue.keepsOrder = fields.in_order === true;
       const { epoch, cursor, heartbeatMs } = server;
       this.write({ type: "connected", ref, client: "c1", session: fields.session, epoch, cursor, heartbeat_ms: heartbeatMs });
     } else if (type === "subscribe") {
@@ -325,7 +355,7 @@ class FakeSocket {
       this.channels.delete(fields.channel);
       this.write({ type: "unsubscribed", ref, channel: fields.channel });
     } else if (type === "publish") {
-      const { error, ...answer } = /** @type {any} */ (server.publish(fields.channel, fields.data, fields));
+      const { error, ...answer } = /** @type {any} */ (this.queue.publish(fields));
       this.write(error ? { type: "error", ref, ...error } : { type: "published", ref, ...answer });
     } else if (type === "ping") this.write({ type: "pong", ref });
     else this.write({ type: "error", ref, code: "unknown_command", message: type });

@@ -96,7 +96,25 @@ test("sent, but unacknowledged for longer than the server remembers, it cannot b
   client.close();
 });
 
-test("what a server refuses for now is sent again when it says, and one by one", async () => {
+test("what is refused for a moment is not overtaken by what was sent behind it", async () => {
+  for (const transport of ALL) {
+    for (let refused = 1; refused < 8; refused += 1) {
+      const { clock, server, client } = world([transport]);
+      await clock.advance(0);
+      server.patience = refused;
+      const answers = [1, 2, 3, 4].map((data) => client.publish("a", data));
+      await clock.advance(100);
+      answers.push(...[5, 6, 7, 8].map((data) => client.publish("a", data)));
+      await clock.advance(10_000);
+      await Promise.all(answers);
+      const log = server.log.map(({ data }) => data);
+      assert.deepEqual(log, [1, 2, 3, 4, 5, 6, 7, 8], `${transport}, the ${refused}th is refused`);
+      client.close();
+    }
+  }
+});
+
+test("what a server refuses for now is sent again when it says", async () => {
   for (const transport of ALL) {
     const { clock, server, client } = world([transport]);
     await clock.advance(0);

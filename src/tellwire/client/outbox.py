@@ -79,7 +79,8 @@ class Outbox:
         self._entries: list[_Entry] = []
         self._bytes = 0
         self._under_way = 0
-        # One by one, until everything is through: what follows one that is refused for now must not overtake it.
+        # Batch by batch, until everything is through. What follows one that is refused for now must not overtake it: so
+        # the server refuses that too, until it is told that all answers were heard (spec, section 3.8).
         self._is_careful = False
         self._sender: Sender | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -180,7 +181,10 @@ class Outbox:
                 self._is_careful = self._is_careful and bool(self._entries)
                 return
             self._under_way += 1
-            task = asyncio.create_task(self._send(self._sender, batch))
+            publishes = [entry.publish for entry in batch]
+            if self._is_careful:
+                publishes[0] = msgspec.structs.replace(publishes[0], again=True)
+            task = asyncio.create_task(self._send(self._sender, batch, publishes))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -201,7 +205,7 @@ class Outbox:
                 )
                 continue
             size += entry.size
-            if batch and (self._is_careful or len(batch) >= BATCH_MESSAGES or size > BATCH_BYTES):
+            if batch and (len(batch) >= BATCH_MESSAGES or size > BATCH_BYTES):
                 break
             batch.append(entry)
         for entry in batch:
@@ -209,10 +213,10 @@ class Outbox:
             entry.sent_at = now if entry.sent_at is None else entry.sent_at
         return batch
 
-    async def _send(self, sender: Sender, batch: list[_Entry]) -> None:
+    async def _send(self, sender: Sender, batch: list[_Entry], publishes: list[Publish]) -> None:
         answers: Sequence[Answer]
         try:
-            answers = await sender.publish([entry.publish for entry in batch])
+            answers = await sender.publish(publishes)
         except Exception as exc:
             answers = [as_failure(exc)] * len(batch)
         if len(answers) < len(batch):
@@ -240,9 +244,9 @@ class Outbox:
             self._backoff.reset()
         else:
             self._is_careful = True
-            self._stop_timer()
-            wait_s = self._backoff.next_ms(again.retry_ms) / 1000
-            self._timer = asyncio.get_running_loop().call_later(wait_s, self._resume)
+            if not self._under_way:
+                wait_s = self._backoff.next_ms(again.retry_ms) / 1000
+                self._timer = asyncio.get_running_loop().call_later(wait_s, self._resume)
         self._pump()
 
     def _resume(self) -> None:

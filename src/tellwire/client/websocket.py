@@ -71,7 +71,7 @@ class WebSocketTransport(Transport):
         self._heard_at = asyncio.get_running_loop().time()
         self.spawn(self._write(self._socket))
         self.spawn(self._receive_all(self._socket))
-        connected = await self._command(commands.Connect(session=host.session), self._connected)
+        connected = await self._command(commands.Connect(session=host.session, in_order=True), self._connected)
         self.spawn(self._listen())
         if connected.expires_in_ms is not None and host.tokens.can_renew:
             self.spawn(self._refresh(connected.expires_in_ms / 1000))

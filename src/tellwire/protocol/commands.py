@@ -33,12 +33,14 @@ class Command(msgspec.Struct, tag_field="type", omit_defaults=True, kw_only=True
 class Connect(Command, tag="connect", kw_only=True):
     """Says who connects; ``session`` is a secret text of the client's own that survives reconnects.
 
-    ``since`` is where the channels begin that the token subscribes by itself.
+    ``since`` is where the channels begin that the token subscribes by itself. With ``in_order`` what is sent behind a
+    publish that was refused for a moment is refused, too, up to one with ``again``.
     """
 
     session: str | None = None
     token: str | None = None
     since: str | int | None = None
+    in_order: bool = False
 
 
 class Refresh(Command, tag="refresh", kw_only=True):
@@ -68,7 +70,7 @@ class Unsubscribe(Command, tag="unsubscribe", kw_only=True):
 
 
 class Publish(Command, tag="publish", kw_only=True):
-    """Appends a message to a channel."""
+    """Appends a message to a channel; ``again`` says that its sender has the answers to all that it sent before."""
 
     channel: str
     data: Raw | UnsetType = UNSET
@@ -80,6 +82,7 @@ class Publish(Command, tag="publish", kw_only=True):
     echo: bool = True
     session: str | None = None
     trace: str | None = None
+    again: bool = False
 
 
 class Presence(Command, tag="presence", kw_only=True):

@@ -121,6 +121,7 @@ def read_publish(request: pb.PublishRequest, ref: int | None = None) -> tuple[Pu
         echo=request.echo if request.HasField("echo") else True,
         session=request.session if request.HasField("session") else None,
         trace=request.trace if request.HasField("trace") else None,
+        again=request.again,
     )
     return command, packed
 

@@ -13,9 +13,19 @@ from __future__ import annotations
 import math
 from enum import Enum
 
-from tellwire.errors import BadRequest, CloseCode, Conflict, Malformed, RateLimited, TellwireError
+from tellwire.errors import (
+    BadRequest,
+    CloseCode,
+    Conflict,
+    Draining,
+    Malformed,
+    RateLimited,
+    TellwireError,
+    Timeout,
+    Unavailable,
+)
 from tellwire.protocol.codecs import Codec
-from tellwire.protocol.commands import AnyCommand, Connect, Ref
+from tellwire.protocol.commands import AnyCommand, Connect, Publish, Ref
 from tellwire.protocol.pushes import ErrorPush
 
 
@@ -76,6 +86,34 @@ class Session:
     def close(self) -> None:
         """Take nothing more."""
         self.state = State.CLOSED
+
+
+MOMENTARY = (RateLimited, Unavailable, Timeout, Draining)
+"""Errors that say nothing of the message: it may be published with the same id a moment later."""
+
+
+class Queue:
+    """The publishes of one client, who wants them in the log in the order in which they were sent (spec, section 3.8).
+
+    One that was refused for a moment is sent again, behind those that were under way with it. So these are refused
+    with the same error, until the client says that it has all the answers.
+    """
+
+    __slots__ = ("_refusal",)
+
+    def __init__(self) -> None:
+        self._refusal: TellwireError | None = None
+
+    def refusal_of(self, command: Publish) -> TellwireError | None:
+        """Return why a publish may not begin now, None where it may."""
+        if command.again:
+            self._refusal = None
+        return None if command.ephemeral else self._refusal
+
+    def failed(self, command: Publish, exc: BaseException) -> None:
+        """Take note that a publish failed."""
+        if isinstance(exc, MOMENTARY) and not command.ephemeral:
+            self._refusal = exc.with_traceback(None)  # which holds on to what was done with the command
 
 
 def describe(exc: TellwireError, ref: Ref) -> ErrorPush:

@@ -1,7 +1,8 @@
 """A conversation in commands and pushes, as every wire that goes both ways carries it.
 
 Commands of one connection take effect in the order in which they came. Those that only append may wait for the log side
-by side, since their places are given when they begin; all others wait for those before them.
+by side, since their places are given when they begin; all others wait for those before them. What was sent behind a
+publish that was refused for a moment is refused, too, where the client wants its order kept.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from tellwire.errors import CloseCode, Internal, RequestError, TellwireError, To
 from tellwire.node import Node
 from tellwire.protocol.commands import AnyCommand, Connect, Publish, Refresh
 from tellwire.protocol.pushes import Push
-from tellwire.protocol.session import ProtocolViolation, Session, State, describe
+from tellwire.protocol.session import ProtocolViolation, Queue, Session, State, describe
 from tellwire.subscriber import Door, Subscriber
 
 
@@ -34,13 +35,16 @@ class Wire(Door, Protocol):
 class Conversation:
     """One connection's commands on their way to the node, and the answers on their way back."""
 
-    __slots__ = ("_barrier", "_in_flight", "_node", "_resuming", "_session", "_waiting", "_wire", "subscriber")
+    __slots__ = (
+        "_barrier", "_in_flight", "_node", "_queue", "_resuming", "_session", "_waiting", "_wire", "subscriber",
+    )  # fmt: skip
 
     def __init__(self, node: Node, wire: Wire, subscriber: Subscriber, session: Session) -> None:
         self._node = node
         self._wire = wire
         self._session = session
         self._waiting: deque[tuple[AnyCommand, bool]] | None = None
+        self._queue: Queue | None = None  # of a client that wants its publishes in order
         self._in_flight = 0
         self._barrier = False
         self._resuming = False
@@ -111,6 +115,13 @@ class Conversation:
         node.tasks.start(work, partial(self._done, Connect(), True))
 
     def _begin(self, command: AnyCommand, packed: bool) -> None:
+        if self._queue is not None and type(command) is Publish:
+            refusal = self._queue.refusal_of(command)
+            if refusal is not None:
+                self._fail(command, refusal)
+                return
+        elif type(command) is Connect and command.in_order:
+            self._queue = Queue()
         barrier = self._is_barrier(command)
         self._in_flight += 1
         self._barrier = barrier
@@ -125,6 +136,8 @@ class Conversation:
         if barrier:
             self._barrier = False
         if exc is not None:
+            if self._queue is not None and type(command) is Publish:
+                self._queue.failed(command, exc)
             self._fail(command, exc)
         if self._waiting and not self._resuming:
             self._resume()

@@ -10,7 +10,7 @@ from tellwire.errors import BadRequest, Conflict, TellwireError, TooLarge
 from tellwire.message import Appended
 from tellwire.node import Caller
 from tellwire.protocol.commands import Publish
-from tellwire.protocol.session import retry_after_ms
+from tellwire.protocol.session import Queue, retry_after_ms
 from tellwire.transports.requests import (
     Answer,
     Decoders,
@@ -59,25 +59,38 @@ class PublishEndpoint(Endpoint):
     async def _publish_all(
         self, items: list[msgspec.Raw], caller: Caller, trace: str | None, *, packed: bool
     ) -> list[dict[str, Any]]:
-        """Publish a list in its order; each item succeeds or fails by itself."""
+        """Publish a list in its order; each item succeeds or fails by itself, but for one refused for a moment."""
         if len(items) > LIST_MAX:
             raise TooLarge(f"a list has at most {LIST_MAX} messages; this one has {len(items)}")
         node = self.node
         answers: list[dict[str, Any]] = []
+        queue = Queue()
+
+        def fail(place: int, exc: TellwireError) -> None:
+            node.counters.rejects[exc.code] += 1
+            error: dict[str, Any] = {"code": exc.code, "message": exc.detail}
+            if (wait_ms := retry_after_ms(exc)) is not None:
+                error["retry_after_ms"] = wait_ms
+            if isinstance(exc, Conflict):
+                error["head"] = str(exc.head) if exc.head is not None else None
+            answers[place] = {"error": error}
 
         async def publish(place: int, item: msgspec.Raw) -> None:
             try:
                 command = _ONE.decode(item, packed=packed)
-                command.trace = command.trace or trace
+            except TellwireError as exc:
+                fail(place, exc)
+                return
+            refusal = queue.refusal_of(command)
+            if refusal is not None:
+                fail(place, refusal)
+                return
+            command.trace = command.trace or trace
+            try:
                 answers[place] = describe(await self.publish(command, caller, packed=packed))
             except TellwireError as exc:
-                node.counters.rejects[exc.code] += 1
-                error: dict[str, Any] = {"code": exc.code, "message": exc.detail}
-                if (wait_ms := retry_after_ms(exc)) is not None:
-                    error["retry_after_ms"] = wait_ms
-                if isinstance(exc, Conflict):
-                    error["head"] = str(exc.head) if exc.head is not None else None
-                answers[place] = {"error": error}
+                queue.failed(command, exc)
+                fail(place, exc)
 
         # Each is begun before the first is waited for: a durable broker commits them together. Where the application is
         # asked first, each waits for the one before it, or their places would be in the order of its answers.

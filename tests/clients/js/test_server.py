@@ -39,6 +39,17 @@ def test_reads_publishes_and_pages_back(server: Server, channel: str, connect: C
     assert [message["data"] for message in client.do("history", channel=channel, limit=2)["messages"]] == [298, 299]
 
 
+@pytest.mark.parametrize("transport", ["websocket", "sse"])
+def test_publishes_past_the_rate_keep_their_order(
+    start_server: Callable[..., Server], channel: str, connect: Connect, transport: str
+) -> None:
+    server = start_server(limits={"publishes_per_s": 500})
+    client = connect(url(server), transports=[transport], **FAST)
+    client.do("subscribe", channel=channel, since="earliest")
+    client.do("publish_all", channel=channel, list=list(range(1000)))
+    assert client.wait_messages(channel, 1000) == list(range(1000))
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_publishes_with_conditions(server: Server, channel: str, connect: Connect, transport: str) -> None:
     client = connect(url(server), transports=[transport], **FAST)

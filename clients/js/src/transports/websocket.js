@@ -82,7 +82,7 @@ export class WebSocketTransport {
       const socket = (this.#socket = connect());
       socket.onopen = () => {
         const { session } = host;
-        this.#command({ type: "connect", session, token }).then((reply) => {
+        this.#command({ type: "connect", session, token, in_order: true }).then((reply) => {
           this.#connected(reply);
           return this.#sync();
         }).then(resolve, reject);

@@ -143,6 +143,7 @@ class PublishRequest(_message.Message):
     ECHO_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
     TRACE_FIELD_NUMBER: _builtins.int
+    AGAIN_FIELD_NUMBER: _builtins.int
     channel: _builtins.str
     id: _builtins.str
     """A second publish with the same id on the channel is not appended, and is answered with the first one's position."""
@@ -158,6 +159,8 @@ class PublishRequest(_message.Message):
     """The session meant by echo, where it is not that of the metadata."""
     trace: _builtins.str
     """W3C trace context. Metadata "traceparent" serves for a single Publish that has none."""
+    again: _builtins.bool
+    """The sender has the answers to all publishes that it sent before in this Connect."""
     @_builtins.property
     def data(self) -> Global___Data: ...
     def __init__(
@@ -173,10 +176,11 @@ class PublishRequest(_message.Message):
         echo: _builtins.bool | None = ...,
         session: _builtins.str | None = ...,
         trace: _builtins.str | None = ...,
+        again: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_echo", b"_echo", "_expect", b"_expect", "_id", b"_id", "_key", b"_key", "_session", b"_session", "_trace", b"_trace", "data", b"data", "echo", b"echo", "expect", b"expect", "id", b"id", "key", b"key", "session", b"session", "trace", b"trace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_echo", b"_echo", "_expect", b"_expect", "_id", b"_id", "_key", b"_key", "_session", b"_session", "_trace", b"_trace", "channel", b"channel", "data", b"data", "echo", b"echo", "ephemeral", b"ephemeral", "event", b"event", "expect", b"expect", "id", b"id", "key", b"key", "session", b"session", "trace", b"trace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_echo", b"_echo", "_expect", b"_expect", "_id", b"_id", "_key", b"_key", "_session", b"_session", "_trace", b"_trace", "again", b"again", "channel", b"channel", "data", b"data", "echo", b"echo", "ephemeral", b"ephemeral", "event", b"event", "expect", b"expect", "id", b"id", "key", b"key", "session", b"session", "trace", b"trace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__echo: _TypeAlias = _typing.Literal["echo"]  # noqa: Y015
     _WhichOneofArgType__echo: _TypeAlias = _typing.Literal["_echo", b"_echo"]  # noqa: Y015
@@ -632,20 +636,24 @@ class ConnectRequest(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     TOKEN_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
+    IN_ORDER_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     token: _builtins.str
     since: _builtins.str
     """Where the token's own channels begin."""
+    in_order: _builtins.bool
+    """What is sent behind a publish that was refused for a moment is refused, too, up to one with "again"."""
     def __init__(
         self,
         *,
         session: _builtins.str | None = ...,
         token: _builtins.str | None = ...,
         since: _builtins.str | None = ...,
+        in_order: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_session", b"_session", "_since", b"_since", "_token", b"_token", "session", b"session", "since", b"since", "token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_session", b"_session", "_since", b"_since", "_token", b"_token", "session", b"session", "since", b"since", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_session", b"_session", "_since", b"_since", "_token", b"_token", "in_order", b"in_order", "session", b"session", "since", b"since", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__session: _TypeAlias = _typing.Literal["session"]  # noqa: Y015
     _WhichOneofArgType__session: _TypeAlias = _typing.Literal["_session", b"_session"]  # noqa: Y015
