@@ -31,12 +31,15 @@ async def test_flush_gives_one_batch_to_all_of_a_turn() -> None:
 @on_loop
 async def test_flush_merges_channels_and_ephemeral_messages_in_the_order_of_publishing() -> None:
     async with bench() as node:
-        door = line_door(node)
-        await begin(node, door, ["a", "b", "c"])
-        for number in range(12):
-            await node.say("abc"[number * number % 3], number, ephemeral=number % 4 == 0)
+        doors = {channels: line_door(node) for channels in ("abc", "a", "ab", "c", "bc", "d")}
+        for channels, door in doors.items():
+            await begin(node, door, list(channels))
+        said = ["abc"[number * number % 5 % 3] for number in range(12)]
+        for number, channel in enumerate(said):
+            await node.say(channel, number, ephemeral=number % 4 == 0)
         await settle()
-        assert data_of(door.drain()) == list(range(12))
+        for channels, door in doors.items():
+            assert data_of(door.drain()) == [number for number, channel in enumerate(said) if channel in channels]
 
 
 @on_loop
@@ -157,7 +160,7 @@ async def test_log_that_is_lost_between_place_and_join_is_told() -> None:
         await node.say_all("a", *range(5))
         old = node.broker.head
         door = line_door(node)
-        placement = await node.place(node.wanted(["a"], None), str(old), None, "oldest")
+        placement = await node.reading.place(node.reading.wanted(["a"], None), str(old), None, "oldest")
         node.broker.lose_log()
         await node.say("a", "new")
         node.hub.join(door.subscriber, placement)
@@ -221,7 +224,7 @@ async def test_newest_after_a_gap_names_every_channel_that_is_skipped() -> None:
         (gap,) = door.drain()
         assert set(gap["channels"]) == {"short:a", "b"}
         assert gap["to"] == head
-        slice_ = await node.read(["short:a", "b"], 1, limit=10, on_gap="newest")
+        slice_ = await node.reading.read(["short:a", "b"], 1, limit=10, on_gap="newest")
         assert slice_.gap is not None
         assert set(slice_.gap.channels) == {"short:a", "b"}
 

@@ -24,7 +24,7 @@ _POSITION = re.compile(r"([A-Za-z0-9]{1,32})\.(0|[1-9][0-9]{0,18})", re.ASCII)
 _INTEGER = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 
 
-class Position(NamedTuple):
+class Position(msgspec.Struct, frozen=True, order=True, gc=False):
     """One place in one log: its epoch and the ``seq`` of a message in it.
 
     ``seq`` 0 is the place before the first message.
@@ -149,7 +149,7 @@ class Draft(msgspec.Struct, frozen=True, gc=False):
     trace: str = ""
 
 
-class Appended(NamedTuple):
+class Appended(msgspec.Struct, frozen=True, gc=False):
     """The answer to a publish: its place (None for ephemeral messages), and whether it was there already."""
 
     position: Position | None

@@ -58,11 +58,13 @@ class Run(Generic[P]):
 
     def drop_first(self) -> P:
         """Drop the oldest item and return it; the floor rises to it."""
-        item = self.first
-        self._items[self._start] = None
-        self._start += 1
-        if self._start >= _COMPACT_AT and self._start * 2 >= len(self._items):
-            del self._items[: self._start]
+        items, start = self._items, self._start
+        item = items[start]
+        assert item is not None
+        items[start] = None
+        self._start = start = start + 1
+        if start >= _COMPACT_AT and start * 2 >= len(items):
+            del items[:start]
             self._start = 0
         self.floor = item.seq
         return item

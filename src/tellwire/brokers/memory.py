@@ -27,21 +27,15 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class _Channel:
+class _Channel(Run[Message]):
     """One channel's messages, and what they weigh."""
 
-    __slots__ = ("last", "run", "size")
+    __slots__ = ("last", "size")
 
     def __init__(self, name: str, floor: int) -> None:
-        self.run: Run[Message] = Run(floor)
+        super().__init__(floor)
         self.last = 0  # seq of the newest message ever
         self.size = CHANNEL_BYTES + len(name)
-
-    def drop_first(self) -> int:
-        """Drop the oldest message; return the bytes that it frees."""
-        size = self.run.drop_first().size
-        self.size -= size
-        return size
 
 
 class _Region:
@@ -49,14 +43,57 @@ class _Region:
 
     def __init__(self, settings: Namespace) -> None:
         self.settings = settings
+        self.age_ms = int(settings.history_age_s * 1000)
         self.channels: OrderedDict[str, _Channel] = OrderedDict()
         self.size = 0
         self.floor = 0  # newest seq in any channel that was dropped altogether
 
+    def put(self, log: _Channel, message: Message) -> None:
+        """Put a message at the end of a channel."""
+        size = message.size
+        log.append(message)
+        log.last = message.seq
+        log.size += size
+        self.size += size
+
+    def drop_first(self, log: _Channel) -> None:
+        """Drop the oldest message of a channel."""
+        size = log.drop_first().size
+        log.size -= size
+        self.size -= size
+
+    def expire(self, log: _Channel, now: int) -> None:
+        """Drop what is too old in a channel at `now` (ms)."""
+        oldest = now - self.age_ms
+        while len(log) and log.first.time < oldest:
+            self.drop_first(log)
+
     def drop_oldest(self) -> None:
+        """Drop the channel that was not used for longest."""
         _, channel = self.channels.popitem(last=False)
         self.size -= channel.size
-        self.floor = max(self.floor, channel.last, channel.run.floor)
+        self.floor = max(self.floor, channel.last, channel.floor)
+
+    def trim(self, log: _Channel, now: int) -> None:
+        """Bring a channel that was just appended to, and the namespace, back within their bounds."""
+        settings = self.settings
+        while len(log) > settings.history_messages:
+            self.drop_first(log)
+        self.expire(log, now)
+        # The channel at the front was not used for longest: looking at it on every append empties idle channels
+        # in time, without a timer and without a walk over all of them.
+        idle = next(iter(self.channels.values()))
+        if idle is not log:
+            self.expire(idle, now)
+            if not len(idle):
+                self.drop_oldest()
+        while self.size > settings.history_bytes:
+            if len(self.channels) > 1:
+                self.drop_oldest()
+            elif len(log) > 1:
+                self.drop_first(log)
+            else:
+                break
 
 
 class MemoryBroker(Broker):
@@ -115,7 +152,7 @@ class MemoryBroker(Broker):
         region = self._region(channel)
         log = region.channels.get(channel)
         if draft.expect is not None:
-            newest = Position(epoch, log.last if log else 0)
+            newest = Position(epoch, log.last if log is not None else 0)
             if draft.expect != newest:
                 raise Conflict(f"{channel} is at {newest}, not at {draft.expect} as expected", newest)
         if log is None:
@@ -125,12 +162,13 @@ class MemoryBroker(Broker):
             region.channels.move_to_end(channel)
         seq = self.head.seq + 1
         message = self._message(draft, seq, now, epoch)
-        self._put(region, log, message)
+        region.put(log, message)
+        region.trim(log, now)
         if draft.id is not None:
             self._ids.keep(channel, draft.id, seq, now)
-        self.head = Position(epoch, seq)
+        self.head = position = Position(epoch, seq)
         feed.deliver((message,))
-        return Appended(self.head)
+        return Appended(position)
 
     async def read(
         self, channels: Collection[str], after: Position | None, limit_bytes: int, limit: int | None = None
@@ -144,12 +182,12 @@ class MemoryBroker(Broker):
         runs: list[tuple[list[Message], bool]] = []
         for name in channels:
             region, log = self._used(name)
-            trimmed = log.run.floor if log else region.floor
+            trimmed = log.floor if log is not None else region.floor
             if start < trimmed:
                 behind.append(name)
                 floor = max(floor, trimmed)
             if log is not None:
-                runs.append(log.run.after(start, limit_bytes, limit))
+                runs.append(log.after(start, limit_bytes, limit))
         merged, more = merge(runs) if runs else ([], False)
         bite, left = take_bite(merged, 0, limit_bytes, limit)
         gap = None
@@ -166,7 +204,7 @@ class MemoryBroker(Broker):
         for name in channels:
             log = self._used(name)[1]
             if log is not None:
-                newest += log.run.before(None if before is None or foreign else before.seq, limit)
+                newest += log.before(None if before is None or foreign else before.seq, limit)
         newest.sort(key=attrgetter("seq"))
         gap = Gap(str(before), str(head), "epoch", tuple(channels)) if foreign else None
         return Slice(newest[-limit:], head, gap)
@@ -187,13 +225,6 @@ class MemoryBroker(Broker):
     async def aclose(self) -> None:
         self._feed = None
 
-    def _put(self, region: _Region, log: _Channel, message: Message) -> None:
-        log.run.append(message)
-        log.last = message.seq
-        log.size += message.size
-        region.size += message.size
-        self._trim(region, log, message.time)
-
     def _region(self, channel: str) -> _Region:
         settings = self._namespaces.of(channel)
         region = self._regions.get(settings.name)
@@ -207,7 +238,7 @@ class MemoryBroker(Broker):
         log = region.channels.get(channel)
         if log is not None:
             region.channels.move_to_end(channel)
-            self._expire(region, log, self._clock())
+            region.expire(log, self._clock())
         return region, log
 
     def _message(self, draft: Draft, seq: int, now: int, epoch: str) -> Message:
@@ -215,29 +246,3 @@ class MemoryBroker(Broker):
         return Message(
             draft.channel, seq, id_, now, draft.data, draft.packed, draft.event, draft.key, draft.skip, draft.trace
         )
-
-    def _expire(self, region: _Region, log: _Channel, now: int) -> None:
-        oldest = now - int(region.settings.history_age_s * 1000)
-        while len(log.run) and log.run.first.time < oldest:
-            region.size -= log.drop_first()
-
-    def _trim(self, region: _Region, log: _Channel, now: int) -> None:
-        """Bring a channel that was just appended to, and its namespace, back within their bounds."""
-        settings = region.settings
-        while len(log.run) > settings.history_messages:
-            region.size -= log.drop_first()
-        self._expire(region, log, now)
-        # The channel at the front was not used for longest: looking at it on every append empties idle channels
-        # in time, without a timer and without a walk over all of them.
-        idle = next(iter(region.channels.values()))
-        if idle is not log:
-            self._expire(region, idle, now)
-            if not len(idle.run):
-                region.drop_oldest()
-        while region.size > settings.history_bytes:
-            if len(region.channels) > 1:
-                region.drop_oldest()
-            elif len(log.run) > 1:
-                region.size -= log.drop_first()
-            else:
-                break

@@ -54,7 +54,7 @@ def websocket_frame(opcode: int, payload: bytes, *, rsv1: bool = False) -> bytes
     first = 0x80 | (0x40 if rsv1 else 0) | opcode
     size = len(payload)
     if size < 126:
-        return bytes((first, size)) + payload
+        return struct.pack("!BB", first, size) + payload
     if size < 65_536:
         return struct.pack("!BBH", first, 126, size) + payload
     return struct.pack("!BBQ", first, 127, size) + payload

@@ -12,7 +12,7 @@ from codecs import getincrementaldecoder
 from typing import cast
 
 from websockets.extensions.permessage_deflate import PerMessageDeflate
-from websockets.frames import Frame, Opcode
+from websockets.frames import BINARY, CLOSE, CONT, PING, TEXT, Frame
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
@@ -37,7 +37,7 @@ class FrameParser(ServerProtocol):
     """
 
     def recv_frame(self, frame: Frame) -> None:
-        if frame.opcode is Opcode.CLOSE:
+        if frame.opcode is CLOSE:
             self.current_size = None
         super().recv_frame(frame)
 
@@ -48,7 +48,7 @@ class FrameProtocol(SocketWriter, asyncio.Protocol):
     __slots__ = (
         "__weakref__", "_close_timer", "_closing", "_decoder", "_fragment_count",
         "_fragments", "_opcode", "_parser", "_paused",
-        "_reading", "visit",
+        "visit",
     )  # fmt: skip
 
     visit: Visit | None
@@ -63,8 +63,7 @@ class FrameProtocol(SocketWriter, asyncio.Protocol):
         self._fragments = bytearray()
         self._fragment_count = 0
         self._decoder: object | None = None
-        self._opcode = Opcode.TEXT
-        self._reading = False
+        self._opcode = TEXT
         self._paused = 0  # reasons not to read: 1 whoever takes the messages, 2 a peer that does not read
         self._closing = False
         self._close_timer: asyncio.TimerHandle | None = None
@@ -91,35 +90,32 @@ class FrameProtocol(SocketWriter, asyncio.Protocol):
         parser = self._parser
         parser.receive_data(data)
         answers = parser.data_to_send()
-        self._reading = True
-        for event in parser.events_received():
-            frame = cast(Frame, event)
+        for frame in cast(list[Frame], parser.events_received()):
             # The parser has answered pings already; a pong goes out where its ping stood among the messages.
-            if frame.opcode is Opcode.PING:
-                self._out.append(answers.pop(0))
+            if frame.opcode is PING:
+                self._put(answers.pop(0))
             elif not self._closing:
                 self._on_frame(frame)
-        self._reading = False
-        self._out += [answer for answer in answers if answer]
-        if self._out:
-            self._flush_out()
+        for answer in filter(None, answers):
+            self._put(answer)
         if parser.state is not OPEN:
+            self._flush_out()
             self._end()
 
     def _on_frame(self, frame: Frame) -> None:
         opcode = frame.opcode
-        if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
+        if opcode is TEXT or opcode is BINARY:
             if frame.fin:
                 payload = bytes(frame.data)
-                if opcode is Opcode.TEXT and not _is_utf8(payload):
+                if opcode is TEXT and not _is_utf8(payload):
                     self._not_utf8()
                 else:
-                    self.on_message(payload, binary=opcode is Opcode.BINARY)
+                    self.on_message(payload, binary=opcode is BINARY)
                 return
             self._opcode = opcode
             self._fragment_count = 0
-            self._decoder = _Utf8Decoder() if opcode is Opcode.TEXT else None
-        elif opcode is not Opcode.CONT:
+            self._decoder = _Utf8Decoder() if opcode is TEXT else None
+        elif opcode is not CONT:
             return
         self._on_fragment(bytes(frame.data), last=frame.fin)
 
@@ -138,7 +134,7 @@ class FrameProtocol(SocketWriter, asyncio.Protocol):
         self._fragments += payload
         if last:
             whole, self._fragments, self._decoder = bytes(self._fragments), bytearray(), None
-            self.on_message(whole, binary=self._opcode is Opcode.BINARY)
+            self.on_message(whole, binary=self._opcode is BINARY)
 
     def _not_utf8(self) -> None:
         self.close_frames(CloseCode.INVALID_DATA, "a text message is not UTF-8")
@@ -172,10 +168,12 @@ class FrameProtocol(SocketWriter, asyncio.Protocol):
     # To the transport
 
     def write_soon(self, frame: bytes) -> None:
-        """Send a frame together with the others of this turn of the loop."""
-        if self._closing:
-            return
-        if not self._out and not self._reading:
+        """Send a frame together with the others of this turn of the loop, and with what the hub's flush has for it."""
+        if not self._closing:
+            self._put(frame)
+
+    def _put(self, frame: bytes) -> None:
+        if not self._out:
             asyncio.get_running_loop().call_soon(self._flush_out)
         self._out.append(frame)
 

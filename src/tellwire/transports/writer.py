@@ -92,4 +92,5 @@ class SocketWriter:
     def lost(self) -> None:
         """Never touch the socket again: its descriptor is about to be somebody else's."""
         self._fd = -1
+        self._out = []
         self.writable = False
