@@ -23,7 +23,7 @@ from tellwire.names import Policy
 from tellwire.protocol.commands import OnGap
 from tellwire.protocol.encodings import Batch, Encoding
 from tellwire.runs import merge, take_bite
-from tellwire.subscriber import Subscriber, Subscription
+from tellwire.subscriber import NO_DOOR, Subscriber, Subscription
 from tellwire.tasks import Tasks
 
 _log = logging.getLogger("tellwire")
@@ -262,6 +262,8 @@ class Hub:
         """Let go of a connection and all its readings; may be called twice."""
         subscriber.closed = True
         subscriber.live = False
+        # The door knows its reader: apart they go at once, and not when the garbage collector has found them.
+        subscriber.door = NO_DOOR
         if subscriber in self.subscribers:
             self.subscribers.remove(subscriber)
             self.counters.closed(subscriber.transport)

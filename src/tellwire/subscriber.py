@@ -49,6 +49,22 @@ class Door(Protocol):
         """Say why, if this wire can, and close."""
 
 
+class NoDoor:
+    """The door of a reader that is gone: nothing goes out."""
+
+    writable = False
+    hears = False
+
+    def write(self, batch: Batch) -> None:
+        """Nobody is there to read it."""
+
+    def close(self, code: CloseCode, reason: str, reconnect_in_ms: int | None = None) -> None:
+        """It is closed."""
+
+
+NO_DOOR = NoDoor()
+
+
 class Caller(Protocol):
     """Who is behind a connection, as far as reading goes."""
 

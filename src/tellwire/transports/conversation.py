@@ -16,7 +16,7 @@ from tellwire.node import Node
 from tellwire.protocol.commands import AnyCommand, Connect, Publish, Refresh
 from tellwire.protocol.pushes import Push
 from tellwire.protocol.session import ProtocolViolation, Queue, Session, State, describe
-from tellwire.subscriber import Door, Subscriber
+from tellwire.subscriber import Door, NoDoor, Subscriber
 
 
 class Wire(Door, Protocol):
@@ -30,6 +30,22 @@ class Wire(Door, Protocol):
 
     def resume_reading(self) -> None:
         """Take from the peer again; may be called twice."""
+
+
+class NoWire(NoDoor):
+    """The wire of a conversation that is over: nothing comes, either."""
+
+    def send(self, push: Push) -> None:
+        """Nobody is there to read it."""
+
+    def pause_reading(self) -> None:
+        """Nothing comes."""
+
+    def resume_reading(self) -> None:
+        """Nothing comes."""
+
+
+NO_WIRE = NoWire()
 
 
 class Conversation:
@@ -97,6 +113,7 @@ class Conversation:
         self._session.close()
         self._waiting = None
         self._node.dismiss(self.subscriber, code, reason)
+        self._wire = NO_WIRE
 
     def _must_wait(self, command: AnyCommand) -> bool:
         if self._barrier or self._in_flight >= self._node.limits.in_flight_max:

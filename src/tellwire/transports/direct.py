@@ -219,6 +219,7 @@ class DirectHttpProtocol(HttpToolsProtocol):
         self._watch()
 
     def on_response_complete(self) -> None:
+        self._let_go()
         super().on_response_complete()
         if self._held and not self.pipeline:
             held, self._held = self._held, b""
@@ -405,6 +406,14 @@ class DirectHttpProtocol(HttpToolsProtocol):
             door.on_gone()
         super().connection_lost(exc)
         cast(PipelineFlow, self.flow).let_go()
+        self._let_go()
+        self.cycle = None  # type: ignore[assignment]  # as before the first request
+
+    def _let_go(self) -> None:
+        """Leave no circle of the request that was under way for the garbage collector: it and its extension."""
+        running, self._running = self._running, None
+        if running is not None:
+            cast(dict[str, Any], running.scope)["extensions"].pop(RESPONSE, None)
 
     def shutdown(self) -> None:
         if self.door is not None:

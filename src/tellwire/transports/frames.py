@@ -164,6 +164,10 @@ class FrameProtocol(SocketWriter, asyncio.Protocol):
         if self.visit is not None:
             self.visit.leave()
         self.on_gone()
+        # A generator, which is in a method of the parser that has it: a circle, until it is closed. So is an error that
+        # was raised in there.
+        self._parser.parser.close()
+        self._parser.parser_exc = None
 
     # To the transport
 
