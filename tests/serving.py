@@ -10,6 +10,7 @@ import datetime
 import ipaddress
 import json
 import secrets
+import signal
 import ssl
 import subprocess
 import sys
@@ -124,6 +125,10 @@ class Server:
     def terminate(self) -> None:
         """Ask it to stop (SIGTERM)."""
         self._process.terminate()
+
+    def interrupt(self) -> None:
+        """Ask it to stop as Ctrl-C does (SIGINT)."""
+        self._process.send_signal(signal.SIGINT)
 
     def kill(self) -> None:
         """Stop it without a word (SIGKILL)."""

@@ -134,7 +134,7 @@ class NodeCollector(Collector):
         node, counters = self._node, self._node.counters
         build = {"version": __version__, "python": platform.python_version(), "broker": type(node.broker).__name__}
         yield _labelled("tellwire_build_info", "What runs here; always 1.", build)
-        yield GaugeMetricFamily("tellwire_ready", "1 while new connections are taken.", float(node.ready))
+        yield GaugeMetricFamily("tellwire_ready", "1 while new connections are wanted.", float(node.ready))
         yield from _traffic(counters)
         yield from _connections(counters)
         yield from _refusals(counters)

@@ -83,6 +83,38 @@ def test_new_connections_are_refused_while_it_drains(start_server: Callable[...,
     assert server.wait() == 0
 
 
+def test_server_that_leaves_is_not_ready_and_goes_on_meanwhile(
+    start_server: Callable[..., Server], channel: str
+) -> None:
+    server = start_server(limits={"drain_delay_s": 60})
+    with WebSocket(server) as before, Http(server) as http:
+        before.ask(type="subscribe", channel=channel)
+        server.terminate()
+        while http.get("/readyz").status == 200:
+            pass
+        with Http(server) as probe, WebSocket(server) as after:
+            answer = probe.get("/readyz")
+            assert (answer.status, answer.json()) == (503, {"ready": False, "draining": True})
+            assert probe.get("/healthz").status == 200
+            after.ask(type="subscribe", channel=channel)
+            assert probe.post("/v1/messages", {"channel": channel, "data": 1}).status == 200
+            assert before.read()["data"] == after.read()["data"] == 1
+            server.interrupt()  # asked for twice, it is done at once
+            assert server.wait() == 0
+
+
+def test_server_that_has_left_drains(start_server: Callable[..., Server], channel: str) -> None:
+    server = start_server(limits={"drain_delay_s": 0.1, "drain_s": 0.1})
+    with WebSocket(server) as wire:
+        wire.ask(type="subscribe", channel=channel)
+        server.terminate()
+        assert wire.read()["code"] == 1012
+        assert wire.read_close()[0] == 1012
+        with pytest.raises(ConnectionRefusedError):
+            Http(server)
+    assert server.wait() == 0
+
+
 @pytest.mark.parametrize("end", ["terminate", "kill"])
 def test_acknowledged_publishes_survive_on_sqlite(
     start_server: Callable[..., Server], channel: str, tmp_path: Path, end: str

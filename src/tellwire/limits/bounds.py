@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
+
+from msgspec import Meta
 
 
 class LimitHits(Protocol):
@@ -58,6 +60,9 @@ class Limits:
     """Longest that a long poll is held, in seconds; a longer wait is cut to it."""
     read_bite_bytes: int = 65_536
     """About how many bytes a reader that catches up is given at a time."""
+    drain_delay_s: Annotated[float, Meta(ge=0)] = 0.0
+    """Seconds for which a server that stops still takes connections, and /readyz is 503 already, before it closes any:
+    for load balancers that send clients to it until they have looked there."""
     drain_s: float = 5.0
     """Seconds over which connections are closed, each in its own slot, when the server stops."""
     deflate: bool = True

@@ -131,6 +131,8 @@ class Node:
         answer_questions(self.roster)
         self.ready = False
         self.draining = False
+        self.turns_away = False
+        """Whether new connections are refused."""
         self.on_stop: Callable[[bool], None] = self._stop_by_itself
         """Begins to stop the process of this node, or with True the whole server that it is a worker of."""
         self._commands = Buckets(self.limits.commands_per_s, self.limits.commands_per_s)
@@ -152,6 +154,7 @@ class Node:
     async def aclose(self) -> None:
         """Close every connection that is left, then the broker; may be called twice."""
         self.ready = False
+        self.turns_away = True
         for subscriber in list(self.hub.subscribers):
             subscriber.door.close(CloseCode.GOING_AWAY, "the server stops")
         await self.departures.finish()
@@ -173,16 +176,22 @@ class Node:
             await asyncio.sleep(max(0.0, due - loop.time()))
             self.hub.tick()
 
+    def retire(self) -> None:
+        """Say that this node is going away, to whoever asks; what comes is still served. May be called twice."""
+        if not self.draining:
+            self.ready = False
+            self.draining = True
+            self.tasks.start(self.roster.tell_soon())
+
     async def drain(self) -> None:
         """Close every connection in a slot of its own, telling it to come back at once, within ``drain_s``.
 
         From here on new connections are refused, so that they find another node.
         """
-        if self.draining:
+        if self.turns_away:
             return
-        self.ready = False
-        self.draining = True
-        self.tasks.start(self.roster.tell_soon())
+        self.turns_away = True
+        self.retire()
         self.members.close()
         waiting = list(self.hub.subscribers)
         window_s = min(self.limits.drain_s, len(waiting) * DRAIN_PACE_S)
@@ -220,7 +229,7 @@ class Node:
 
     def check_room(self, caller: Caller) -> None:
         """Return if a connection of this caller could be let in now; else raise Draining or TooManyConnections."""
-        if self.draining:
+        if self.turns_away:
             raise Draining("this node is going away; connect again")
         user = caller.user
         if user is not None:

@@ -261,7 +261,7 @@ def _health_paths() -> dict[str, Any]:
             {"200": _json("It does.", object_of({"status": TEXT, "version": TEXT}))}, security=[],
         )},
         "/readyz": {"get": _operation(
-            "health", "isReady", "Whether connections are taken",
+            "health", "isReady", "Whether new connections are wanted",
             {"200": _json("They are.", ready), "503": _json("They are not.", ready)}, security=[],
         )},
         "/metrics": {"get": _operation("health", "readMetrics", "Figures for Prometheus", _responses(figures))},

@@ -7,6 +7,7 @@ import gc
 import logging
 import socket
 from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import uvicorn
@@ -63,6 +64,8 @@ class Server(uvicorn.Server):
         self._node = node
         self._on_ready = on_ready
         self._part = part
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._forced = asyncio.Event()
         node.on_stop = self._stop
 
     def _stop(self, whole: bool) -> None:
@@ -78,6 +81,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: Any = None) -> None:
         """Open the node before the app's lifespan would, so that whoever called is told why it cannot be opened."""
+        self._loop = asyncio.get_running_loop()
         await self._node.open()
         if self._rtc is not None:
             await self._rtc.open()
@@ -100,19 +104,38 @@ class Server(uvicorn.Server):
         self._captured_signals.clear()
 
     async def shutdown(self, sockets: Any = None) -> None:
-        """Give every connection its slot to go elsewhere, then stop."""
-        for server in self.servers:
-            server.close()
-        if self._part is not None:
-            self._part.on_stop(False)
-        if self.grpc is not None:
-            await self.grpc.drain()
-        await self._node.drain()
+        """Give every connection its slot to go elsewhere, then stop; at once, where that is asked for twice."""
+        leaving = asyncio.ensure_future(self._leave())
+        forced = asyncio.ensure_future(self._forced.wait())
+        await asyncio.wait((leaving, forced), return_when=asyncio.FIRST_COMPLETED)
+        forced.cancel()
+        if leaving.done():
+            leaving.result()
+        leaving.cancel()
         if self.grpc is not None:
             await self.grpc.aclose()
         await super().shutdown(sockets)
         # uvicorn would die of the signal now; a stop that was asked for is no failure.
         self._captured_signals.clear()
+
+    async def _leave(self) -> None:
+        """Be one that is going away, for as long as it takes others to see that; then drain."""
+        self._node.retire()
+        if self.grpc is not None:
+            await self.grpc.retire()
+        if self._part is not None:
+            self._part.on_stop(False)
+        await asyncio.sleep(self._node.limits.drain_delay_s)
+        for server in self.servers:
+            server.close()
+        if self.grpc is not None:
+            await self.grpc.drain()
+        await self._node.drain()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        if self.force_exit and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._forced.set)
 
 
 def base_url(listener: socket.socket, wanted: str, *, has_tls: bool) -> str:

@@ -244,7 +244,7 @@ class WebSocketEndpoint:
         refusal: TellwireError | None = None
         try:
             node.access.check(scope["headers"], scope["scheme"])
-            if not node.ready:
+            if node.turns_away:
                 raise Draining("this node is going away; connect again")
             said = handshake(node, scope, TRANSPORT)
             try:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 import msgspec
 
 from tellwire.config import Settings
+from tellwire.limits import Limits
 from tellwire.node import Title
 from tellwire.workers.exchange import Exchange
 
@@ -57,7 +58,7 @@ class Line:
         with contextlib.suppress(OSError):
             self._end.sendall(word.encode() + b"\n")
 
-    def end_with(self, drain_s: float) -> None:
+    def end_with(self, limits: Limits) -> None:
         """Stop as on SIGTERM when the supervisor is gone."""
 
         def watch() -> None:
@@ -65,7 +66,7 @@ class Line:
                 while self._end.recv(1):
                     pass
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(drain_s + ORPHAN_S)
+            time.sleep(limits.drain_delay_s + limits.drain_s + ORPHAN_S)
             os._exit(1)
 
         threading.Thread(target=watch, daemon=True).start()
@@ -79,7 +80,7 @@ def main(set_up_logging: Callable[[Settings, int], None]) -> None:
     orders = line.read_orders()
     settings = orders.settings
     set_up_logging(settings, orders.worker)
-    line.end_with(settings.limits.drain_s)
+    line.end_with(settings.limits)
 
     from tellwire.errors import TellwireError
     from tellwire.server import Part, run

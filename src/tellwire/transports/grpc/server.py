@@ -118,11 +118,15 @@ class GrpcServer:
             ("grpc.keepalive_permit_without_calls", 1),
         ]
 
+    async def retire(self) -> None:
+        """Say to health checks that this server is going away; it takes calls still. May be called twice."""
+        await self._health.enter_graceful_shutdown()
+
     async def drain(self) -> None:
         """Take no new calls: say so to health checks, and send GOAWAY; streams go on until the node closes them."""
         if self._server is None or self._stopping is not None:
             return
-        await self._health.enter_graceful_shutdown()
+        await self.retire()
         # The node closes each stream in its slot; who has not gone by then is cut.
         self._stopping = asyncio.ensure_future(self._server.stop(self._node.limits.drain_s + 1.0))
 
