@@ -19,6 +19,10 @@ P99_MAX_US = 50_000
 """Beyond this the 99th percentile of the delivery latency counts as fallen behind."""
 
 
+FALLS = 8
+"""What was found is held so many times, each time lower than before, until it is given up."""
+
+
 @dataclass(frozen=True)
 class Effort:
     """How long everything may take, in seconds and in runs."""
@@ -188,7 +192,7 @@ def _neighbourhood(effort: Effort, bed: Fan, first: float, say: Callable[[str], 
 
 
 def _finding(effort: Effort, bed: Fan, begin: float, say: Callable[[str], None]) -> Figures | None:
-    """Close in on the highest rate from `begin`, and hold it; None where it is not a message a second."""
+    """Close in on the highest rate from `begin`, and hold it; None where it does not hold, nor what is well below."""
     low, high = 0.0, 0.0
     rate, stride = begin, effort.closeness
     # Rounding must not cost a step.
@@ -201,11 +205,13 @@ def _finding(effort: Effort, bed: Fan, begin: float, say: Callable[[str], None])
         if not (low and high):
             # The neighbourhood may have been found while the machine was disturbed.
             stride = min(stride**2, 2.0)
-    while low >= 1:
+    for fall in range(FALLS):
+        if low < 1:
+            break
         held = _try(bed, low, effort.final_s, say, tries=2)
         if held:
             return held
-        low /= effort.closeness
+        low /= effort.closeness ** (1 + fall // 2)
     return None
 
 
