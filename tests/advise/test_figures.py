@@ -89,6 +89,11 @@ def test_last_run_comes_before_the_one_that_is_shipped(state: Path) -> None:
     kept = figures_of(None)
     assert kept is not None
     assert kept.about.startswith("here, by the last tellwire compare: 4 cores")
+    assert figures_of(None, "sse") == kept
+    other = figures_of(None, "sse", "websocket")
+    assert other is not None
+    assert other.document == shipped.document
+    assert other.origin == "by a run that comes with Tellwire, since the last one here is not of both"
     state.write_text("{half of it")
     assert figures_of(None) == shipped
 

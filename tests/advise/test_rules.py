@@ -96,11 +96,11 @@ def test_decision_table_of_the_documentation_holds() -> None:
         is_late, is_binary = answers["fresh"] == "late", answers["binary"] == "yes"
         if speaks == "peers":
             assert pick == "webrtc", answers
-        elif speaks == "server" and is_late and not is_binary:
+        elif speaks == "server" and is_late:
             assert pick == "poll", answers
         elif network == "strict":
             assert pick == "longpoll", answers
-        elif runs == "services":
+        elif runs == "services" and network == "open":
             assert pick == "grpc", answers
         elif speaks == "both" or is_binary:
             assert pick == "websocket", answers

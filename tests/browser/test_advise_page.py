@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from tellwire.advise import SHIPPED, advise, figures_of, load_rules
+from tellwire.advise.rules import Start
 from tests.serving import Server
 from tests.wires import Http
 
@@ -131,30 +132,35 @@ def test_pages_have_names_for_everything(page: Page, server: Server, path: str) 
     assert faults == {"nameless": [], "twice": [], "groups": 0, "pictures": 0, "language": "en", "titles": 1}
 
 
-PROGRAMS = {
-    transport: start.text(transport, "URL")
+PROGRAMS = [
+    (transport, start)
     for start in RULES.starts
     if start.language == "js"
     for transport in start.transports
-}
+    if transport != "webrtc"
+]
 
 
-def begin(page: Page, server: Server, transport: str, channel: str) -> list[str]:
+def begin(page: Page, server: Server, transport: str, start: Start, channel: str) -> list[str]:
     """Run the lines to begin with in a page of the server's origin; return what they will have printed."""
     url = f"http://127.0.0.1:{server.port}"
     printed: list[str] = []
     page.on("console", lambda line: printed.append(line.text))
     page.goto(f"{url}/healthz")  # a page without a policy of its own
-    text = PROGRAMS[transport].replace("URL", url).replace("30_000", "100")
+    text = start.text(transport, url).replace("30_000", "100")
     text = text.replace("news", channel).replace("room:1", channel)
     page.add_script_tag(content=f"{text}\nwindow.hasBegun = true;", type="module")
     page.wait_for_function("() => window.hasBegun")
     return printed
 
 
-@pytest.mark.parametrize("transport", [name for name in PROGRAMS if name != "webrtc"])
-def test_lines_to_begin_with_print_what_is_published(page: Page, server: Server, transport: str, channel: str) -> None:
-    printed = begin(page, server, transport, channel)
+@pytest.mark.parametrize(
+    ("transport", "start"), PROGRAMS, ids=[f"{transport}-{'-'.join(start.when)}" for transport, start in PROGRAMS]
+)
+def test_lines_to_begin_with_print_what_is_published(
+    page: Page, server: Server, transport: str, start: Start, channel: str
+) -> None:
+    printed = begin(page, server, transport, start, channel)
     # It reads from now on, and now is when it has connected: say it until it has heard it.
     while not any("hello there" in line for line in printed):
         server.publish(channel, "hello there")
@@ -165,7 +171,8 @@ def test_lines_to_begin_with_connect_pages_with_each_other(
     open_page: Callable[[], Page], server: Server, channel: str
 ) -> None:
     pages = [open_page(), open_page(), open_page()]
-    everything = [begin(page, server, "webrtc", channel) for page in pages]
+    talk = next(start for start in RULES.starts if start.transports == ["webrtc"])
+    everything = [begin(page, server, "webrtc", talk, channel) for page in pages]
     while not all(printed.count("hello") == 2 for printed in everything):
         pages[0].evaluate("() => new Promise((resolve) => setTimeout(resolve, 100))")
 

@@ -48,6 +48,11 @@ class Figures(NamedTuple):
         found = [(figure.name, written(value_of(measured, figure), figure.unit)) for figure in rules.figures]
         return [(name, text) for name, text in found if text]
 
+    def has(self, transport: str) -> bool:
+        """Say whether a transport was measured."""
+        measured = self.document["transports"].get(transport)
+        return isinstance(measured, dict) and measured.get("status") == "measured"
+
     def as_json(self) -> dict[str, Any]:
         """Return which run it is, and the run."""
         return {"origin": self.origin, "run": self.document}
@@ -73,20 +78,30 @@ def written(value: float | None, unit: str) -> str:
     return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
-def figures_of(path: Path | None) -> Figures | None:
+def figures_of(path: Path | None, *wanted: str) -> Figures | None:
     """Return the figures of a file, else of the last run here, else of the run that comes with Tellwire.
+
+    Args:
+        path: The file.
+        wanted: Transports that are to be held against each other: a last run that has not measured all of them will
+            not do, since figures of two machines say nothing of which is the better.
 
     Raises ValueError with a sentence where a file that was named is none of `compare`'s.
     """
     if path is not None:
         return Figures(f"by the run in {path.name}", _read(path))
+    origin = "by a run that comes with Tellwire"
     kept = last_run()
     if kept.is_file():
         try:
-            return Figures("here, by the last tellwire compare", _read(kept))
+            last = Figures("here, by the last tellwire compare", _read(kept))
         except ValueError:
             pass  # of another version, or damaged: the figures that come with Tellwire will do
-    return Figures("by a run that comes with Tellwire", _read(SHIPPED)) if SHIPPED.is_file() else None
+        else:
+            if all(last.has(transport) for transport in wanted):
+                return last
+            origin = "by a run that comes with Tellwire, since the last one here is not of both"
+    return Figures(origin, _read(SHIPPED)) if SHIPPED.is_file() else None
 
 
 def _read(path: Path) -> dict[str, Any]:

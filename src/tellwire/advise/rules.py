@@ -78,7 +78,7 @@ class Against(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Lines to begin with, in which ``{url}``, its ``{host}`` and ``{transport}`` have to be filled in."""
+    """Lines to begin with, in which ``{url}``, ``{grpc}`` (on its host) and ``{transport}`` have to be filled in."""
 
     transports: list[str]
     when: When
@@ -87,10 +87,12 @@ class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def text(self, transport: str, url: str) -> str:
         """Return the program, for a server at `url`."""
-        host = urlsplit(url).hostname or ""
+        parts = urlsplit(url)
+        host = parts.hostname or ""
         host = f"[{host}]" if ":" in host else host
-        filled = {"{url}": url.rstrip("/"), "{host}": host, "{transport}": transport}
-        return re.sub(r"\{(?:url|host|transport)\}", lambda found: filled[found[0]], "\n".join(self.code))
+        grpc = f"{'grpcs' if parts.scheme == 'https' else 'grpc'}://{host}:50051"
+        filled = {"{url}": url.rstrip("/"), "{grpc}": grpc, "{transport}": transport}
+        return re.sub(r"\{(?:url|grpc|transport)\}", lambda found: filled[found[0]], "\n".join(self.code))
 
 
 class Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -68,11 +68,12 @@ def advise_command(path: Path | None, url: str, is_json: bool, **given: str | No
     if not re.fullmatch(r"https?://[^/\s]+\S*", url):
         raise click.UsageError(f"--url {url!a} is no address of a server; it begins with http:// or https://")
     try:
-        figures = figures_of(path)
+        figures_of(path)  # a file that is none is no matter for six questions first
+        answers = _ask_what_is_left(_RULES, given)
+        advice = advise(_RULES, answers, url)
+        figures = figures_of(path, advice.transport.key, advice.runner_up.key)
     except ValueError as exc:
         raise click.ClickException(str(exc)) from None
-    answers = _ask_what_is_left(_RULES, given)
-    advice = advise(_RULES, answers, url)
     if is_json:
         click.echo(json.dumps(as_json(advice) | {"figures": figures.as_json() if figures else None}, indent=2))
     else:
@@ -108,19 +109,25 @@ def _show(advice: Advice, figures: Figures | None) -> None:
     for key, why in advice.against.items():
         _say(f"{_RULES.name(key)}: {why}")
     if figures is not None:
-        click.echo(f"\nMeasured {figures.about}:")
+        click.echo()
+        _say(f"Measured {figures.about}:", "")
         for advised in (advice.transport, advice.runner_up):
             lines = figures.lines(_RULES, advised.key)
             _say(f"{advised.name}: {'; '.join(f'{name} {value}' for name, value in lines) or 'not measured'}")
     for start in advice.starts:
-        click.echo(f"\nTo begin with, in {_LANGUAGES[start['language']]}:\n")
+        click.echo(f"\n{_LANGUAGES[start['language']]}:\n")
         click.echo(textwrap.indent(start["code"], "    "))  # never wrapped: it is there to be copied
 
 
-_LANGUAGES = {"js": "a page", "python": "Python", "console": "a shell"}
+_LANGUAGES = {
+    "js": "To begin with, in a page",
+    "python": "To begin with, in Python",
+    "console": "To publish, from a shell or any HTTP client",
+}
 
 
-def _say(text: str) -> None:
+def _say(text: str, sign: str = "- ") -> None:
     """Print a point, wrapped to the width of the terminal."""
     columns = min(shutil.get_terminal_size((80, 24)).columns, WIDTH)
-    click.echo(textwrap.fill(text, columns, initial_indent="- ", subsequent_indent="  ", break_long_words=False))
+    rest = " " * len(sign)
+    click.echo(textwrap.fill(text, columns, initial_indent=sign, subsequent_indent=rest, break_long_words=False))

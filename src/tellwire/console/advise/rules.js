@@ -52,8 +52,10 @@ export function advise(rules, answers, url) {
       .map(({ say }) => say),
   });
 
+  const { protocol, hostname } = new URL(url);
+  const grpc = `${protocol === "https:" ? "grpcs" : "grpc"}://${hostname}:50051`;
   /** @type {Record<string, string>} */
-  const filled = { "{url}": url.replace(/\/+$/, ""), "{host}": new URL(url).hostname, "{transport}": pick };
+  const filled = { "{url}": url.replace(/\/+$/, ""), "{grpc}": grpc, "{transport}": pick };
   const others = rules.transports.filter(({ key }) => key !== pick && key !== next);
   return {
     answers: Object.fromEntries(rules.questions.map(({ key }) => [key, answers[key]])),
@@ -69,7 +71,7 @@ export function advise(rules, answers, url) {
       .filter(({ transports, when }) => transports.includes(pick) && isMet(when, answers))
       .map(({ language, code }) => ({
         language,
-        code: code.join("\n").replaceAll(/\{(?:url|host|transport)\}/g, (found) => filled[found]),
+        code: code.join("\n").replaceAll(/\{(?:url|grpc|transport)\}/g, (found) => filled[found]),
       })),
   };
 }
