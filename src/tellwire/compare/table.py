@@ -55,9 +55,13 @@ def print_result(found: dict[str, Any], console: Console) -> None:
         console.print(Text(f"Unknown: {unknown}.", "dim"))
     if is_complete:
         return
-    left = [wire["title"] for wire in wires.values() if wire["status"] == "unmeasured"]
+    left = [_left(wire) for wire in wires.values() if wire["status"] == "unmeasured"]
     missing = f"; not measured: {' · '.join(left)}" if left else ""
     console.print(Text(f"This is not everything: {found['says']}{missing}.", "red"))
+
+
+def _left(wire: dict[str, Any]) -> str:
+    return f"the rest of {wire['title']}" if "connect_ms" in wire else str(wire["title"])
 
 
 def _times(wires: dict[str, Any], title: str) -> Table:
