@@ -20,6 +20,7 @@ BOTTLENECK_SHARE = 0.9
 """Share of its core beyond which the load generator, and not the server, may have set the figure."""
 
 BOTTLENECK = "the load generator was the bottleneck"
+DISTURBED = "other programs held the cores"
 
 NOISE_SHARE = 0.1
 """Share of the time that a process waited for its core, beyond which other programs disturbed the figure."""
@@ -140,7 +141,7 @@ def remarks(figures: Figures) -> list[str]:
     if figures["own_cpu_share"] > BOTTLENECK_SHARE:
         found.append(BOTTLENECK)
     if max(figures.get("server_queued_share", 0), figures.get("own_queued_share", 0)) > NOISE_SHARE:
-        found.append("other programs held the cores")
+        found.append(DISTURBED)
     if figures.get("closed"):
         found.append(f"{figures['closed']} connections were closed: {figures['trouble']}")
     return found

@@ -48,6 +48,7 @@ from table import (
     RSS,
     Ratio,
     Row,
+    apart,
     each,
 )  # fmt: skip
 
@@ -103,7 +104,8 @@ def _cpu_us(run: Figures) -> float:
 def fanout(bench: Bench) -> Row:
     row = Row("fanout", "Fan-out, 1 → 1,000 WebSocket subscribers, 126 B, one core: highest rate with p99 ≤ 50 ms")
     for contender, entry in each(bench, row, [TELLWIRE, UWEBSOCKETS, NCHAN, *SOCKETS]):
-        _search(bench, contender, entry, "fan", 50)
+        with apart(bench, entry):
+            _search(bench, contender, entry, "fan", 50)
     row.compare(DELIVERIES, TELLWIRE, UWEBSOCKETS, 1.0, at_least=True)
     return row
 
@@ -115,11 +117,13 @@ def paced(bench: Bench) -> Row:
     for number in range(bench.effort.runs):
         bench.say(f"  run {number + 1}: {', '.join(runs)}")
         # In turns, so that what disturbs the machine for a while disturbs all of them.
-        for contender, _ in present:
-            with Bed(bench, contender, "fan", count=SUBSCRIBERS) as bed:
+        for contender, entry in present:
+            with apart(bench, entry), Bed(bench, contender, "fan", count=SUBSCRIBERS) as bed:
                 bed.fan(PACED_RATE, 0.5)
                 runs[contender.name].append(bed.fan(PACED_RATE, bench.effort.paced_s, warm=0))
     for contender, entry in present:
+        if not runs[contender.name]:
+            continue
         fill(entry, runs[contender.name], {CPU: _cpu_us, P99: lambda run: run["p99_us"] / 1000})
         note_load(entry, entry.raw, deliveries_per_s)
     row.compare(CPU, TELLWIRE, SEND_LOOP, 1.25, at_least=False)
@@ -130,7 +134,8 @@ def paced(bench: Bench) -> Row:
 def rooms(bench: Bench) -> Row:
     row = Row("rooms", "100 rooms of 10 members, everyone talking, one core: deliveries/s with p99 ≤ 50 ms")
     for contender, entry in each(bench, row, [TELLWIRE, SOCKETIO, STARLETTE, *SOCKETS]):
-        _search(bench, contender, entry, "rooms", 1000, rooms=ROOMS, members_publish=1)
+        with apart(bench, entry):
+            _search(bench, contender, entry, "rooms", 1000, rooms=ROOMS, members_publish=1)
     row.compare(DELIVERIES, TELLWIRE, SOCKETIO, 2.0, at_least=True)
     row.compare(DELIVERIES, TELLWIRE, STARLETTE, 2.0, at_least=True)
     return row
@@ -139,7 +144,8 @@ def rooms(bench: Bench) -> Row:
 def sse(bench: Bench) -> Row:
     row = Row("sse", "Fan-out over SSE, beside our own WebSocket: highest rate with p99 ≤ 50 ms")
     for contender, entry in each(bench, row, [OVER_SSE, TELLWIRE, NCHAN_SSE, *STREAMS]):
-        _search(bench, contender, entry, "sse" if contender is OVER_SSE else "fan", 100)
+        with apart(bench, entry):
+            _search(bench, contender, entry, "sse" if contender is OVER_SSE else "fan", 100)
     row.compare(DELIVERIES, OVER_SSE, TELLWIRE, 0.8, at_least=True)
     return row
 
@@ -153,11 +159,13 @@ def memory(bench: Bench) -> Row:
     for talk, wire in names.items():
         entry = Entry(f"Tellwire, {wire}", TELLWIRE.settings)
         row.entries.append(entry)
-        _measure_memory(bench, TELLWIRE, entry, talk)
+        with apart(bench, entry):
+            _measure_memory(bench, TELLWIRE, entry, talk)
         value = entry.median(RSS)
         row.ratios.append(Ratio(f"KiB per {wire}", value, goals[talk], at_least=False))
     for contender, entry in each(bench, row, [UWEBSOCKETS, NCHAN, *SOCKETS]):
-        _measure_memory(bench, contender, entry, "fan")
+        with apart(bench, entry):
+            _measure_memory(bench, contender, entry, "fan")
     return row
 
 
@@ -200,17 +208,18 @@ def publish(bench: Bench) -> Row:
         bench, row, [TELLWIRE, SQLITE, BARE_ACKS, UWEBSOCKETS, SOCKETIO, SOCKETIO_NODE, CENTRIFUGO]
     ):
         bench.say(f"  {contender.name}")
-        runs = []
-        for _ in range(bench.effort.runs):
-            for path in bench.places.cache.glob("bench.db*"):
-                path.unlink()
-            with start(bench.places, contender) as server:
-                binary = bench.places.cache / "load"
-                with Generator(binary, server, {**contender.talks["acks"], "count": 0}) as load:
-                    runs.append(load.ack(WINDOW, bench.effort.paced_s))
-        fill(entry, runs, {ACKS: lambda run: run["acks"] / run["wall_s"], P99: lambda run: run["p99_us"] / 1000})
-        if any(run["unanswered"] for run in runs):
-            entry.remarks.append("some were never answered")
+        with apart(bench, entry):
+            runs = []
+            for _ in range(bench.effort.runs):
+                for path in bench.places.cache.glob("bench.db*"):
+                    path.unlink()
+                with start(bench.places, contender) as server:
+                    binary = bench.places.cache / "load"
+                    with Generator(binary, server, {**contender.talks["acks"], "count": 0}) as load:
+                        runs.append(load.ack(WINDOW, bench.effort.paced_s))
+            fill(entry, runs, {ACKS: lambda run: run["acks"] / run["wall_s"], P99: lambda run: run["p99_us"] / 1000})
+            if any(run["unanswered"] for run in runs):
+                entry.remarks.append("some were never answered")
     row.compare(ACKS, TELLWIRE, 60_000.0, 1.0, at_least=True)
     row.compare(ACKS, TELLWIRE, BARE_ACKS, 60 / 107, at_least=True)
     row.compare(ACKS, SQLITE, 30_000.0, 1.0, at_least=True)

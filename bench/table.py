@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from children import ChildFailedError
 from contenders import Contender
+from generator import LoadFailedError
 from measuring import Bench, Entry
 
 MESSAGES = "messages/s"
@@ -78,3 +81,15 @@ def each(bench: Bench, row: Row, contenders: Sequence[Contender]) -> list[tuple[
         else:
             present.append((contender, entry))
     return present
+
+
+@contextmanager
+def apart(bench: Bench, entry: Entry) -> Iterator[None]:
+    """Say beside a server what failed with it, so that it does not keep the others from being measured."""
+    try:
+        yield
+    except (ChildFailedError, LoadFailedError) as exc:
+        bench.say(f"  {entry.server}: {exc}")
+        remark = f"not measured: {str(exc).splitlines()[0]}"
+        if remark not in entry.remarks:
+            entry.remarks.append(remark)

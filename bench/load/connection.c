@@ -183,7 +183,7 @@ static void put_request(connection *c) {
     if (c->sort->wire == WEBSOCKET)
         put(c, UPGRADE, sizeof UPGRADE - 1);
     else
-        put_template(c, "Accept: */*\r\n\r\n", false);
+        put_template(c, c->sort->wire == STREAM ? "Accept: text/event-stream\r\n\r\n" : "Accept: */*\r\n\r\n", false);
 }
 
 static void advance(connection *c) {
