@@ -5,13 +5,27 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from npm import PACKAGES as NPM_PACKAGES
+
 PACKAGES = (
-    "httptools", "msgspec", "python_socketio", "socketify", "starlette", "uvicorn", "uvloop", "websockets",
+    "aiohttp", "aiortc", "channels", "django", "grpcio", "httptools", "msgspec", "nats_py", "picows", "python_socketio",
+    "redis", "socketify", "starlette", "uvicorn", "uvloop", "websockets",
 )  # fmt: skip
+PROGRAMS = {
+    "node": "--version",
+    "redis-server": "--version",
+    "nats-server": "--version",
+    "pushpin": "--version",
+    "condure": "--version",
+    "centrifugo": "version",
+    "mercure": "version",
+}
+"""Of engines and peers, with what makes each tell its version."""
 
 
 def describe_machine(project_python: Path, peers_python: Path) -> dict[str, object]:
@@ -28,6 +42,8 @@ def describe_machine(project_python: Path, peers_python: Path) -> dict[str, obje
         "gcc": _first_line(["gcc", "--version"]),
         "nginx": _first_line(["nginx", "-v"]) or _first_line(["/usr/sbin/nginx", "-v"]),
         "nchan": _first_line(["dpkg-query", "-W", "-f", "${Version}", "libnginx-mod-nchan"]),
+        **{program: _program_version(program, argument) for program, argument in PROGRAMS.items()},
+        "npm_packages": NPM_PACKAGES,
         "commit": _first_line(["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]),
         "tellwire_packages": _versions(project_python),
         "peers_packages": _versions(peers_python),
@@ -40,6 +56,11 @@ def _system() -> str:
         return platform.freedesktop_os_release()["PRETTY_NAME"]
     except OSError:
         return platform.system()
+
+
+def _program_version(program: str, argument: str) -> str | None:
+    path = shutil.which(program) or shutil.which(program, path="/usr/sbin")
+    return _first_line([path, argument]) if path else None
 
 
 def _first_line(command: Sequence[str]) -> str | None:
