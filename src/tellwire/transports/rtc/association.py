@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 
 from aiortc import RTCCertificate, RTCDtlsFingerprint, RTCDtlsParameters, RTCDtlsTransport, RTCSctpTransport
 from aiortc.rtcdatachannel import RTCDataChannel
+from aiortc.rtcdtlstransport import SRTP_PROFILES
 from aiortc.rtcsctptransport import (
     USERDATA_MAX_LENGTH,
     WEBRTC_BINARY,
@@ -91,6 +92,16 @@ class Certificate(RTCCertificate):
         if self._context is None:
             self._context = super()._create_ssl_context(srtp_profiles)
         return self._context
+
+    def prepare(self) -> None:
+        """Make the context now; raises ValueError where the system does not let it be."""
+        try:
+            self._create_ssl_context(SRTP_PROFILES)
+        except MemoryError:
+            raise ValueError(
+                "rtc needs memory that can be written and run (callbacks of OpenSSL), which is forbidden to this "
+                "process: in a systemd unit say MemoryDenyWriteExecute=no, or leave rtc off"
+            ) from None
 
     @property
     def fingerprints(self) -> list[tuple[str, str]]:

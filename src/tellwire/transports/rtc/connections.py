@@ -81,6 +81,7 @@ class Connections:
             # Measured: asyncio's own loop takes one datagram in a turn, and the kernel drops what comes meanwhile.
             raise ValueError("rtc needs uvloop as the event loop; run the server with it, or leave rtc off")
         self._certificate = Certificate.generateCertificate()
+        self._certificate.prepare()
         offered = self.settings.rtc_address or tuple(_addresses_of(self._host))
         # An address that is not of this machine is its NAT's, which sends to any that is; for one of our own a socket
         # has to be bound to it, as the peer takes answers only from where it asked.
