@@ -25,7 +25,11 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
     "--ignore-certificate-errors",
+    "--host-resolver-rules=MAP plain.test 127.0.0.1",
 ]
+
+PLAIN = "plain.test"
+"""The loopback under a name that browsers do not trust: a page from there over plain HTTP is no secure context."""
 
 WATCHDOG_MS = 60_000
 """Milliseconds after which something that should happen is taken to have failed; no test measures a time."""

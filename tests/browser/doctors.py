@@ -12,10 +12,10 @@ CHECKS = ("poll", "longpoll", "sse", "ndjson", "websocket")
 class Doctor:
     """The page of a server at a port, which may be a proxy's, opened and not yet begun."""
 
-    def __init__(self, page: Page, port: int, channel: str, path: str = "doctor") -> None:
+    def __init__(self, page: Page, port: int, channel: str, path: str = "doctor", host: str = "127.0.0.1") -> None:
         self.page = page
         self.channel = channel
-        page.goto(f"http://127.0.0.1:{port}/{path}")
+        page.goto(f"http://{host}:{port}/{path}")
         page.get_by_label("Channel to publish to").fill(channel)
 
     def begin(self) -> None:

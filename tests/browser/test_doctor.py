@@ -12,7 +12,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from tellwire.auth.making import make_token
 from tests.application.hosting import Host
-from tests.browser.conftest import Complaints
+from tests.browser.conftest import PLAIN, Complaints
 from tests.browser.doctors import Doctor
 from tests.nginx import BARE, DEAF, DOCUMENTED, FORBIDDING, Through
 from tests.nginx import through as through
@@ -34,9 +34,14 @@ def test_direct_connection_lets_everything_through(
 ) -> None:
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     doctor = Doctor(page, server.port, channel)
-    doctor.examine()
+    page.get_by_role("button", name="Examine").focus()
+    page.keyboard.press("Enter")
+    doctor.expect_done()
+    expect(page.get_by_role("button", name="Examine")).to_be_focused()  # the keyboard goes on from there
     assert doctor.states() == GOOD
-    expect(doctor.verdict).to_have_text("Everything gets through.")
+    expect(page.get_by_role("heading", name="Everything gets through.")).to_be_visible()
+    expect(page.get_by_role("status").filter(has_text="Everything gets through.")).to_have_count(1)
+    expect(doctor.check("ice")).to_have_attribute("data-state", "unknown")  # there is nothing that could be asked
     assert doctor.best == "websocket"
     assert doctor.changes() == []
     for key in GOOD:
@@ -58,7 +63,7 @@ def test_doctor_under_a_prefix_works_as_at_the_root(page: Page, channel: str, co
         assert doctor.states() == GOOD
         page.get_by_role("link", name="Advise").click()
         expect(page.locator("#take-title")).to_have_text("Server-Sent Events")
-        expect(page.locator("#starts pre")).to_contain_text(f"{host.url}/inside/realtime/v1/events")
+        expect(page.locator("#starts pre").first).to_contain_text(f"{host.url}/inside/realtime/v1/events")
         page.get_by_role("link", name="Console").click()
         expect(page).to_have_url(re.compile(f"^{re.escape(host.url)}/inside/realtime/(#.*)?$"))
         page.goto("about:blank")  # the console would notice that its server goes
@@ -142,9 +147,14 @@ def test_short_timeouts_are_found_by_watching(
     for key in ("websocket", "sse", "longpoll"):
         expect(doctor.check(f"idle-{key}")).to_have_attribute("data-state", "bad")
         expect(doctor.check(f"idle-{key}")).to_contain_text("of silence")
-    expect(doctor.verdict).to_have_text("Everything gets through, but silence is cut short.")
+    title = re.compile(r"^Everything gets through, but silence is cut after [\d.]+ seconds\.$")
+    expect(doctor.verdict).to_have_text(title)
     assert doctor.changes() == ["timeouts"]
-    assert "idle SSE             cut after" in doctor.report()
+    report = doctor.report()
+    assert "idle SSE             cut after" in report
+    assert "proxy_read_timeout 75s;" in report
+    assert "proxy     nginx/" in report
+    assert "HAProxy" not in report  # it is nginx that cuts
 
 
 def test_server_that_goes_away_is_told(
@@ -159,6 +169,69 @@ def test_server_that_goes_away_is_told(
     expect(doctor.verdict).to_have_text("The server cannot be reached from here.")
     assert doctor.changes() == ["reach"]
     assert "Reach the server" in doctor.report()
+
+
+def test_server_that_dies_half_way_is_not_blamed_on_the_way(
+    page: Page, start_server: Callable[..., Server], channel: str, complaints: Complaints
+) -> None:
+    complaints.allow(*NETWORK)
+    server = start_server()
+    doctor = Doctor(page, server.port, channel)
+    doctor.begin()
+    expect(doctor.check("sse")).to_have_attribute("data-state", "good")
+    server.kill()
+    server.wait()
+    doctor.expect_done()
+    expect(doctor.verdict).to_have_text("The server went away meanwhile.")
+    assert doctor.changes() == ["reach"]
+    assert "Server-Sent Events   open in" in doctor.report()
+    expect(page.locator("[data-state=waiting], [data-state=running]")).to_have_count(0)
+
+
+@pytest.mark.parametrize("how", ["kill", "terminate"])
+def test_server_that_ends_while_silence_is_watched_is_no_timeout(
+    page: Page, start_server: Callable[..., Server], channel: str, complaints: Complaints, how: str
+) -> None:
+    complaints.allow(*NETWORK, "503")
+    server = start_server()
+    doctor = Doctor(page, server.port, channel)
+    doctor.examine()
+    page.get_by_role("button", name="Watch").click()
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    getattr(server, how)()
+    server.wait()
+    expect(doctor.verdict).to_have_text("The server went away meanwhile.")
+    assert doctor.changes() == ["reach"]
+    expect(doctor.check("idle-sse")).not_to_have_attribute("data-state", "running")
+
+
+def test_proxy_that_makes_strangers_of_pages_is_found(
+    page: Page, server: Server, through: Through, channel: str, complaints: Complaints
+) -> None:
+    complaints.allow(*NETWORK)
+    without_host = f"""{DOCUMENTED} }}
+    location /v1/ {{
+      proxy_pass http://127.0.0.1:{server.port};
+      {DOCUMENTED}"""
+    doctor = Doctor(page, through(server, without_host).port, channel)
+    doctor.examine()
+    expect(doctor.verdict).to_have_text("The server takes this page for one of another site.")
+    assert doctor.states() == {**GOOD, "websocket": "bad"}
+    assert doctor.changes() == ["origin"]
+    expect(page.locator("#changes")).to_contain_text("proxy_set_header Host $http_host;")
+
+
+def test_proxy_whose_server_is_away_is_told_from_no_proxy(
+    page: Page, start_server: Callable[..., Server], through: Through, channel: str, complaints: Complaints
+) -> None:
+    complaints.allow(*NETWORK)
+    server = start_server()
+    doctor = Doctor(page, through(server, DOCUMENTED).port, channel)
+    server.kill()
+    server.wait()
+    doctor.examine()
+    expect(doctor.verdict).to_have_text("The server cannot be reached from here.")
+    expect(page.locator("#verdict-words")).to_have_text("A proxy answers in its place, with 502.")
 
 
 def test_data_channel_and_turn_are_examined_where_the_server_has_them(
@@ -180,6 +253,13 @@ def test_data_channel_and_turn_are_examined_where_the_server_has_them(
         assert str(turn.port) not in report  # nor candidates' addresses, nor credentials
         assert "credential" not in report
 
+        settings = {**asdict(turn.settings("udp")), "ice_turn_secret": "a secret that coturn does not know"}
+        doctor = Doctor(page, start_server(ice=settings).port, channel)
+        doctor.examine()
+        expect(doctor.verdict).to_have_text("Everything but WebRTC gets through.")
+        expect(page.locator("#verdict-words")).to_contain_text("refused the credentials")
+        assert doctor.changes() == ["secret"]
+
 
 def test_turn_that_does_not_answer_is_told(
     page: Page, start_server: Callable[..., Server], channel: str, complaints: Complaints
@@ -188,7 +268,7 @@ def test_turn_that_does_not_answer_is_told(
     ice = {"ice_turn_urls": ["turn:127.0.0.1:9?transport=tcp"], "ice_turn_secret": "a secret that nobody else knows"}
     doctor = Doctor(page, start_server(ice=ice).port, channel)
     doctor.examine()
-    expect(doctor.check("ice")).to_have_attribute("data-state", "fair")
+    expect(doctor.check("ice")).to_have_attribute("data-state", "bad")
     expect(doctor.verdict).to_have_text("Everything but WebRTC gets through.")
     assert doctor.changes() == ["turn"]
 
@@ -262,17 +342,76 @@ def test_verdict_is_right_for_every_mixture(page: Page, server: Server) -> None:
         is_all = all(each[key] == "good" for key in ("websocket", "sse", "ndjson"))
         assert (each["level"] == "good") == is_all, each
         assert (each["level"] == "bad") == (each["best"] in ("longpoll", "poll")), each
-        assert ("upgrade" in each["changes"]) == (each["websocket"] not in ("good", "refused")), each
+        assert ("upgrade" in each["changes"]) == (each["websocket"] in ("held", "blocked")), each
         held = {"held", "lump"} & {each["sse"], each["ndjson"]}
-        assert ("buffering" in each["changes"]) == bool(held), each
+        assert ("buffering" in each["changes"]) == (bool(held) or each["websocket"] == "lump"), each
+        assert ("streams" in each["changes"]) == ("blocked" in (each["sse"], each["ndjson"])), each
         assert each["words"], each
+
+
+def test_words_about_udp_and_silence_are_right(page: Page, server: Server) -> None:
+    page.goto(f"http://127.0.0.1:{server.port}/doctor")
+    words = page.evaluate("""async () => {
+        const { changesOfIce, conditionOfIce, wordsOfIce } = await import("/console/doctor/ice_words.js");
+        const { describeIdle, endOf, inSeconds, shared, silenceCut, stateOfIdle } =
+            await import("/console/doctor/idle_words.js");
+        const ice = (kinds, more) => {
+            const found = { hasStun: true, hasTurn: true, asksUdp: true, kinds, errors: [], isRefused: false, ...more };
+            return [conditionOfIce(found), changesOfIce(found), wordsOfIce(found)[0]];
+        };
+        const idle = (more) => {
+            const seen = { name: "SSE", watched_s: 75, ...more };
+            return [endOf(seen), stateOfIdle(seen), silenceCut([seen]) ?? null, describeIdle(seen)];
+        };
+        return {
+            unasked: ice(["host over udp"], { hasStun: false, hasTurn: false }),
+            good: ice(["srflx over udp", "relay over udp"], { relay_ms: 9 }),
+            stun: ice(["host over udp"], { hasTurn: false }),
+            tcp: ice(["relay over tcp"], { relay_ms: 9 }),
+            only_tcp: ice(["relay over tcp"], { relay_ms: 9, hasStun: false, asksUdp: false }),
+            deaf: ice(["relay over udp"], {}),
+            refused: ice(["host over udp"], { isRefused: true, errors: ["turn:a refused the credentials"] }),
+            kept: idle({}),
+            silent: idle({ cut_s: 60.2, silent_s: 10.04, borne_s: 0 }),
+            late: idle({ cut_s: 60.2, silent_s: 60.1, borne_s: 0 }),
+            old: idle({ cut_s: 60.2, silent_s: 10, borne_s: 25 }),
+            sudden: idle({ cut_s: 9, silent_s: 0.4, borne_s: 0 }),
+            shared: [
+                [{ cut_s: 3 }, {}],
+                [{ cut_s: 3 }, { cut_s: 4, said: "bye" }, {}],
+                [{ cut_s: 40, said: "bye" }, { cut_s: 3 }],
+            ].map((all) => shared(all).map(({ said }) => said ?? null)),
+            server: idle({ cut_s: 2, silent_s: 1, borne_s: 0, said: "the token has expired" }),
+            seconds: [inSeconds(1), inSeconds(0.96), inSeconds(1.04), inSeconds(2.26), inSeconds(59.6)],
+        };
+    }""")
+    assert words == {
+        "unasked": ["unknown", [], words["unasked"][2]],
+        "good": ["good", [], "UDP gets out."],
+        "stun": ["bad", ["stun"], "No STUN server answers: UDP may be blocked, or they may be down."],
+        "tcp": ["tcp", ["udp"], "UDP does not get out, or not to that server."],
+        "only_tcp": ["good", [], words["only_tcp"][2]],
+        "deaf": ["bad", ["relay"], "UDP gets out."],
+        "refused": ["bad", ["secret"], words["refused"][2]],
+        "kept": ["kept", "good", None, "not cut in 75 seconds"],
+        "silent": ["silence", "bad", 10.04, "cut after 10 seconds of silence"],
+        "late": ["silence", "fair", None, "cut after 60 seconds of silence, longer than the clients are ever silent"],
+        "old": ["age", "fair", None, "cut after 60 seconds, and not for its silence"],
+        "sudden": ["age", "fair", None, "cut after 9 seconds, and not for its silence"],
+        "shared": [[None, None], ["bye", "bye", None], ["bye", None]],
+        "server": ["server", "fair", None, "ended by the server after 2 seconds: the token has expired"],
+        "seconds": ["1 second", "1 second", "1 second", "2.3 seconds", "60 seconds"],
+    }
+    for each in ("unasked", "only_tcp", "refused"):
+        assert words[each][2].startswith("Whether UDP gets out is not known: ")
 
 
 def test_settings_that_are_advised_stand_in_the_documentation(page: Page, server: Server) -> None:
     page.goto(f"http://127.0.0.1:{server.port}/doctor")
     changes = page.evaluate("async () => (await import('/console/doctor/changes.js')).CHANGES")
-    documented = (ROOT / "docs" / "deploying.md").read_text()
-    lines = {line.strip() for line in documented.splitlines()}
+    pages = [ROOT / "docs" / f"{name}.md" for name in ("deploying", "calls", "webrtc")]
+    documented = "\n".join(path.read_text() for path in (*pages, ROOT / "deploy" / "coturn.conf"))
+    lines = {line.strip().removeprefix("#") for line in documented.splitlines()}
     advised = [
         line.strip()
         for change in changes.values()
@@ -300,7 +439,8 @@ def test_closed_server_asks_for_a_token_and_the_report_holds_none(
     page: Page, closed: Server, channel: str, complaints: Complaints
 ) -> None:
     complaints.allow("401")
-    doctor = Doctor(page, closed.port, channel)
+    doctor = Doctor(page, closed.port, channel, host=PLAIN)
+    assert not page.evaluate("() => isSecureContext")
     doctor.begin()
     expect(page.locator("#token-why")).to_have_text("This server wants a token.")
     token = use(page, channel, subscribe=[], publish=[])
@@ -314,6 +454,12 @@ def test_closed_server_asks_for_a_token_and_the_report_holds_none(
     assert session
     assert session not in report
     expect(page.locator("#sign-in")).to_be_hidden()
+    page.get_by_role("button", name="Copy", exact=True).click()  # such pages have no navigator.clipboard
+    expect(page.get_by_role("button", name="Copied")).to_be_focused()
+    page.goto(f"http://127.0.0.1:{closed.port}/")
+    page.get_by_label("Message", exact=True).fill("")
+    page.keyboard.press("Control+v")
+    assert page.get_by_label("Message", exact=True).input_value() == report
 
 
 def test_token_that_may_only_read_sees_what_opens(

@@ -22,7 +22,7 @@ import { Track } from "./track.js";
 const LANES = [
   { key: "poll", name: "Short polling", about: "GET, once a second", Lane: PollLane },
   { key: "longpoll", name: "Long polling", about: "GET that waits for news", Lane: LongPollLane },
-  { key: "sse", name: "SSE", about: "EventSource, one endless answer", isConnection: true, Lane: SseLane },
+  { key: "sse", name: "SSE", about: "EventSource, no end to it", isConnection: true, Lane: SseLane },
   { key: "websocket", name: "WebSocket", about: "both ways, one connection", isConnection: true, Lane: WebSocketLane },
 ];
 

@@ -10,12 +10,14 @@ async function copied(text) {
     await navigator.clipboard.writeText(text);
     return true;
   } catch {
+    const focused = document.activeElement;
     const area = element("textarea", "hidden");
     area.value = text;
     document.body.append(area);
     area.select();
     const is = document.execCommand("copy");
     area.remove();
+    if (focused instanceof HTMLElement) focused.focus(); // selecting took the keyboard away
     return is;
   }
 }
@@ -26,9 +28,19 @@ async function copied(text) {
  */
 export function copies(button, text) {
   const name = button.textContent ?? "";
+  const spoken = element("span", "hidden"); // the button's own name may be another than its text
+  spoken.setAttribute("role", "status");
+  button.after(spoken);
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
   button.addEventListener("click", async () => {
     button.textContent = (await copied(text())) ? "Copied" : "Select it and copy";
-    setTimeout(() => (button.textContent = name), 2000);
+    spoken.textContent = button.textContent;
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      button.textContent = name;
+      spoken.textContent = "";
+    }, 2000);
   });
 }
 
@@ -42,8 +54,8 @@ export function listing(about, code) {
   const button = element("button", "small-button", "Copy");
   button.type = "button";
   button.setAttribute("aria-label", `Copy: ${about}`);
-  copies(button, () => code);
   head.append(element("span", "", about), button);
+  copies(button, () => code);
   const text = element("pre", "");
   text.tabIndex = 0; // it may be wider than the page, and has to be scrolled by keyboard, too
   text.setAttribute("role", "region");

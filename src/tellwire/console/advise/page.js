@@ -55,6 +55,7 @@ function drawAnswer(rules, answers, run) {
   document.body.dataset.transport = transport.key;
   document.body.dataset.next = runner_up.key;
   say(get("take-title"), transport.name);
+  say(get("announcer"), `Take ${transport.name}, else ${runner_up.name}.`);
   drawList("why", transport.why);
   drawList("remarks", transport.remarks);
   say(get("next-title"), runner_up.name);

@@ -1,11 +1,18 @@
 import { element } from "../elements.js";
 
-/** @typedef {"waiting" | "running" | "good" | "fair" | "bad"} RowState */
+/** @typedef {"waiting" | "running" | "good" | "fair" | "bad" | "unknown"} RowState */
 
 const SVG = "http://www.w3.org/2000/svg";
 
 /** How the states are called where colours and shapes are not seen. @type {Record<RowState, string>} */
-const SPOKEN = { waiting: "not yet looked at", running: "being looked at", good: "good", fair: "fair", bad: "bad" };
+const SPOKEN = {
+  waiting: "not yet looked at",
+  running: "being looked at",
+  good: "good",
+  fair: "fair",
+  bad: "bad",
+  unknown: "not known",
+};
 
 /** One thing that is looked at: its name, what was found, and how long it took. */
 export class Row {

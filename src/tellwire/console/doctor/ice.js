@@ -8,9 +8,11 @@ import { pause, within } from "./publishing.js";
  * @typedef {object} Ice
  * @property {boolean} hasStun Whether the server names STUN servers.
  * @property {boolean} hasTurn Whether it names TURN servers.
+ * @property {boolean} asksUdp Whether any of them is asked over UDP.
  * @property {string[]} kinds Of the candidates that were found: host, srflx, relay, with the protocol to the relay.
  * @property {number} [relay_ms] How long two connections took to find each other through the relay.
  * @property {string[]} errors What the servers answered that did not do.
+ * @property {boolean} isRefused Whether one of them does not take the credentials.
  *
  * @typedef {{ urls: string | string[], username?: string, credential?: string }} IceServer
  */
@@ -18,9 +20,11 @@ import { pause, within } from "./publishing.js";
 const GATHER_MS = 6000;
 const RELAY_MS = 10_000;
 
+const REFUSED = "refused the credentials";
+
 /** STUN's and TURN's own codes, and the browser's 701 (RFC 8656, section 19; WebRTC, section 4.8.1.3). */
 const CODES = new Map([
-  [401, "refused the credentials"],
+  [401, REFUSED],
   [403, "forbids it"],
   [437, "mixed up its allocations"],
   [486, "gives this user no more"],
@@ -74,9 +78,11 @@ export async function examineIce(servers) {
   return {
     hasStun: names(servers, /^stuns?:/),
     hasTurn: names(servers, /^turns?:/),
+    asksUdp: names(servers, /^(stun:|turn:(?!.*[?&]transport=tcp))/),
     kinds,
     relay_ms: hasRelay ? await relayed(servers) : undefined,
-    errors: hasRelay ? [] : [...found.errors],
+    errors: [...found.errors],
+    isRefused: [...found.errors].some((error) => error.endsWith(REFUSED)),
   };
 }
 

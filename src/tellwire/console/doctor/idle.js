@@ -1,5 +1,5 @@
 import { credentials, fields } from "../lanes/credentials.js";
-import { address, check } from "../lanes/wire.js";
+import { Refused, address, check } from "../lanes/wire.js";
 
 /**
  * What becomes of connections on which nothing happens but the server's signs of life.
@@ -9,6 +9,8 @@ import { address, check } from "../lanes/wire.js";
  * @property {string} name
  * @property {number} [cut_s] After how long it was cut; left out where it was not.
  * @property {number} [silent_s] For how long nothing had come then.
+ * @property {number} [borne_s] The longest silence before that, after which something did come.
+ * @property {string} [said] What the server said, where it was the server who ended it.
  * @property {number} watched_s
  */
 
@@ -18,19 +20,30 @@ const WAIT_MAX_S = 60;
 /** @type {Record<string, string>} */
 export const NAMES = { websocket: "WebSocket", sse: "SSE", longpoll: "Long polling" };
 
-/** @param {(alive: () => void, end: AbortSignal) => Promise<void>} hold Resolves when it is cut. @param {string} key
- *  @param {AbortSignal} end @returns {Promise<Idle>} */
+/**
+ * Keeps one connection open. It resolves when it is cut, with what the server said where the server ended it.
+ * @typedef {(alive: () => void, end: AbortSignal) => Promise<string | undefined>} Hold
+ */
+
+/** @param {string} key @param {Hold} hold @param {AbortSignal} end @returns {Promise<Idle>} */
 async function watch(key, hold, end) {
   const began = performance.now();
   let heard = began;
-  await hold(() => (heard = performance.now()), end).catch(() => {});
+  let borne_ms = 0;
+  const alive = () => {
+    const now = performance.now();
+    borne_ms = Math.max(borne_ms, now - heard);
+    heard = now;
+  };
+  const said = await hold(alive, end).catch((error) => (error instanceof Refused && error.code ? error.message : undefined));
   const now = performance.now();
   const watched_s = (now - began) / 1000;
   if (end.aborted) return { key, name: NAMES[key], watched_s };
-  return { key, name: NAMES[key], watched_s, cut_s: watched_s, silent_s: (now - heard) / 1000 };
+  const silent_s = (now - heard) / 1000;
+  return { key, name: NAMES[key], watched_s, cut_s: watched_s, silent_s, borne_s: borne_ms / 1000, said };
 }
 
-/** @param {string} channel @param {() => void} alive @param {AbortSignal} end */
+/** @param {string} channel @param {() => void} alive @param {AbortSignal} end @returns {ReturnType<Hold>} */
 async function holdEvents(channel, alive, end) {
   // EventSource tells nothing of the comments that are its sign of life; the body does.
   const headers = fields({ accept: "text/event-stream" });
@@ -38,23 +51,26 @@ async function holdEvents(channel, alive, end) {
   await check(response);
   const reader = response.body?.getReader();
   while (reader && !(await reader.read()).done) alive();
+  return undefined;
 }
 
-/** @param {string} channel @param {() => void} alive @param {AbortSignal} end @param {number} seconds */
+/** @param {string} channel @param {() => void} alive @param {AbortSignal} end @param {number} seconds
+ *  @returns {ReturnType<Hold>} */
 async function holdPoll(channel, alive, end, seconds) {
   const wait = String(Math.min(WAIT_MAX_S, Math.ceil(seconds)));
   while (!end.aborted) {
     const url = address("v1/messages", { channel, since: "now", wait });
     const response = await fetch(url, { headers: fields(), cache: "no-store", signal: end });
-    if (!response.ok) return; // 504: a proxy did not wait for the server
+    await check(response); // 504: a proxy did not wait for the server
     await response.arrayBuffer();
     alive();
   }
+  return undefined;
 }
 
-/** @param {string} channel @param {() => void} alive @param {AbortSignal} end */
+/** @param {string} channel @param {() => void} alive @param {AbortSignal} end @returns {ReturnType<Hold>} */
 function holdWebSocket(channel, alive, end) {
-  return new Promise((/** @type {(value: void) => void} */ resolve) => {
+  return new Promise((resolve) => {
     const url = address("v1/ws");
     url.protocol = url.protocol.replace("http", "ws");
     const socket = new WebSocket(url, "tellwire.v1.json");
@@ -65,28 +81,36 @@ function holdWebSocket(channel, alive, end) {
       socket.send(JSON.stringify({ type: "subscribe", ref: 2, channel }));
     };
     socket.onmessage = alive;
-    socket.onclose = () => resolve();
+    // A proxy cuts, without a word (1006); a server says why it closes (RFC 6455, section 7.1.5).
+    socket.onclose = ({ code, reason }) => resolve(code === 1006 ? undefined : reason || `closed with ${code}`);
   });
 }
 
 /**
  * Keep connections open until `seconds` are over, `end` is aborted, or all are cut.
  * @param {string} channel @param {number} seconds @param {string[]} keys Those that open here at all.
- * @param {AbortSignal} stop @returns {Promise<Idle[]>}
+ * @param {AbortSignal} stop @param {(idle: Idle) => void} ontell Hears of each as soon as it is over.
+ * @returns {Promise<Idle[]>}
  */
-export async function watchIdle(channel, seconds, keys, stop) {
+export async function watchIdle(channel, seconds, keys, stop, ontell) {
   const end = new AbortController();
   const finish = () => end.abort();
   stop.addEventListener("abort", finish);
   const timer = setTimeout(finish, seconds * 1000);
-  /** @type {Record<string, (alive: () => void, end: AbortSignal) => Promise<void>>} */
+  /** @type {Record<string, Hold>} */
   const holds = {
     websocket: (alive, signal) => holdWebSocket(channel, alive, signal),
     sse: (alive, signal) => holdEvents(channel, alive, signal),
     longpoll: (alive, signal) => holdPoll(channel, alive, signal, seconds),
   };
   try {
-    return await Promise.all(keys.map((key) => watch(key, holds[key], end.signal)));
+    return await Promise.all(
+      keys.map(async (key) => {
+        const idle = await watch(key, holds[key], end.signal);
+        ontell(idle);
+        return idle;
+      }),
+    );
   } finally {
     clearTimeout(timer);
     stop.removeEventListener("abort", finish);

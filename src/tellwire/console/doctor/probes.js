@@ -1,7 +1,7 @@
 import { reason } from "../elements.js";
 import { credentials, fields } from "../lanes/credentials.js";
 import { Refused, address, ask, check } from "../lanes/wire.js";
-import { Events, pause, within } from "./publishing.js";
+import { Events, OPEN_MS, inTime, pause, tooLate, within } from "./publishing.js";
 
 /**
  * What is tried from here, one after the other. Each probe opens one transport, has events published to it, closes it,
@@ -13,18 +13,16 @@ import { Events, pause, within } from "./publishing.js";
  * @property {import("./arrivals.js").Sent[]} sent
  * @property {string} [why] What was wrong, where something was.
  * @property {string} [code] The server's own, where it was the server who refused.
- * @property {boolean} [isLate] Whether it is not open because nothing came in time.
+ * @property {number} [status] Of the answer, where one came that is not the server's own.
+ * @property {boolean} [isLate] Whether it is a stream that is not open because nothing came in time.
+ * @property {string} [unpublished] What was wrong with publishing, where that did not go on.
  *
  * @typedef {object} Run
  * @property {string} channel
  * @property {string} cursor
  * @property {boolean} mayPublish
+ * @property {number} [patience_ms] How long opening may take; left out, as long as the clients have.
  */
-
-/** A transport that takes longer is of no use: the clients go on to the next one after as long. */
-export const OPEN_MS = 5000;
-
-const TOO_LATE = `nothing came for ${OPEN_MS / 1000} seconds`;
 
 /** How long a long poll may be held. */
 const WAIT_S = 20;
@@ -35,31 +33,44 @@ const SETTLE_MS = 300;
 /**
  * Open a transport and have events sent to it.
  * @param {Run} run @param {(events: Events) => Promise<() => void>} open Resolves with what closes it.
- * @param {number} [settle_ms] How long the server is given before something is published.
+ * @param {{ settle_ms?: number, isStream?: boolean, late?: string }} [how] How long the server is given before something
+ *   is published, whether it is an answer that something on the way may hold back, and what it is called when it is late.
  * @returns {Promise<Seen>}
  */
-async function examine(run, open, settle_ms = 0) {
+async function examine(run, open, { settle_ms = 0, isStream = false, late } = {}) {
+  const { patience_ms = OPEN_MS } = run;
   const events = new Events(run.channel);
   const began = performance.now();
   /** @type {Promise<() => void> | undefined} */
   let opening;
   try {
     opening = open(events);
-    await within(opening, OPEN_MS, TOO_LATE);
+    await within(opening, patience_ms, late ?? tooLate(patience_ms));
     const open_ms = performance.now() - began;
     await pause(settle_ms);
-    if (run.mayPublish) await events.run();
-    return { isOpen: true, open_ms, sent: events.sent };
+    return { isOpen: true, open_ms, ...(await published(run, events)) };
   } catch (error) {
-    return { isOpen: false, sent: [], isLate: performance.now() - began >= OPEN_MS, ...wrongOf(error) };
+    return { isOpen: false, sent: [], isLate: isStream && performance.now() - began >= patience_ms, ...wrongOf(error) };
   } finally {
     void opening?.then((close) => close()).catch(() => {});
   }
 }
 
+/** What is wrong with publishing says nothing of the transport that reads. @param {Run} run @param {Events} events */
+async function published(run, events) {
+  if (!run.mayPublish) return { sent: [] };
+  try {
+    await events.run();
+    return { sent: events.sent };
+  } catch (error) {
+    return { sent: events.sent, unpublished: reason(error) };
+  }
+}
+
 /** @param {unknown} error */
-function wrongOf(error) {
-  return { why: reason(error), code: error instanceof Refused ? error.code : undefined };
+export function wrongOf(error) {
+  if (!(error instanceof Refused)) return { why: reason(error) };
+  return error.code ? { why: error.message, code: error.code } : { why: error.message, status: error.status };
 }
 
 /** @param {string} channel @param {string} cursor @param {{ wait?: number, signal?: AbortSignal }} [options] */
@@ -72,11 +83,12 @@ export async function probePolling(run) {
   const events = new Events(run.channel);
   const began = performance.now();
   try {
-    const page = await read(run.channel, run.cursor);
+    const page = await inTime((signal) => read(run.channel, run.cursor, { signal }));
     const open_ms = performance.now() - began;
     if (run.mayPublish) {
       await events.publish();
-      for (const { data } of (await read(run.channel, page.cursor)).messages) events.came(data);
+      const { messages } = await inTime((signal) => read(run.channel, page.cursor, { signal }));
+      for (const { data } of messages) events.came(data);
     }
     return { isOpen: true, open_ms, sent: events.sent };
   } catch (error) {
@@ -88,7 +100,7 @@ export async function probePolling(run) {
 export function probeLongPolling(run) {
   return examine(run, async (events) => {
     const end = new AbortController();
-    let { cursor } = await read(run.channel, run.cursor, { signal: end.signal });
+    let { cursor } = await inTime((signal) => read(run.channel, run.cursor, { signal }));
     const loop = async () => {
       while (!end.signal.aborted) {
         const page = await read(run.channel, cursor, { wait: run.mayPublish ? WAIT_S : 1, signal: end.signal });
@@ -98,12 +110,13 @@ export function probeLongPolling(run) {
     };
     void loop().catch(() => {}); // what does not come says it all
     return () => end.abort();
-  }, SETTLE_MS);
+  }, { settle_ms: SETTLE_MS });
 }
 
 /** @param {Run} run */
 export function probeEvents(run) {
-  return examine(run, (events) => {
+  /** @param {Events} events @returns {Promise<() => void>} */
+  const open = (events) => {
     const { token } = credentials;
     const query = { channel: run.channel, since: run.cursor, ...(token ? { token } : {}) };
     const source = new EventSource(address("v1/events", query));
@@ -117,14 +130,16 @@ export function probeEvents(run) {
       };
       setTimeout(() => source.readyState === EventSource.CONNECTING && close(), OPEN_MS);
     });
-  });
+  };
+  return examine(run, open, { isStream: true });
 }
 
 /** @param {Run} run */
 export function probeLines(run) {
-  return examine(run, async (events) => {
+  /** @param {Events} events */
+  const open = async (events) => {
     const end = new AbortController();
-    setTimeout(() => isOpen || end.abort(new Error(TOO_LATE)), OPEN_MS);
+    setTimeout(() => isOpen || end.abort(), OPEN_MS);
     let isOpen = false;
     const url = address("v1/stream", { channel: run.channel, since: run.cursor });
     const response = await fetch(url, { headers: fields(), cache: "no-store", signal: end.signal });
@@ -147,7 +162,8 @@ export function probeLines(run) {
     };
     void loop().catch(() => {});
     return () => end.abort();
-  });
+  };
+  return examine(run, open, { isStream: true });
 }
 
 /** @param {Run} run */
@@ -184,7 +200,8 @@ export function probeWebSocket(run) {
  * @param {Run} run
  */
 export function probeDataChannel(run) {
-  return examine(run, async (events) => {
+  /** @param {Events} events */
+  const open = async (events) => {
     const peer = new RTCPeerConnection();
     setTimeout(() => channel.readyState === "connecting" && peer.close(), OPEN_MS + 1);
     const channel = peer.createDataChannel("tellwire", { protocol: "tellwire.v1.json" });
@@ -217,5 +234,6 @@ export function probeDataChannel(run) {
       throw error;
     }
     return () => peer.close();
-  });
+  };
+  return examine(run, open, { late: `UDP does not get through to the server, not within ${OPEN_MS / 1000} seconds` });
 }

@@ -5,6 +5,14 @@ import { order } from "../lanes/wire.js";
 export const EVENTS = 5;
 export const APART_MS = 150;
 
+/** Whatever takes longer is of no use: the clients go on to the next transport after as long. */
+export const OPEN_MS = 5000;
+
+/** @param {number} ms */
+export function tooLate(ms) {
+  return `nothing came for ${ms / 1000} seconds`;
+}
+
 /** How long the last of them is waited for. */
 export const PATIENCE_MS = 3000;
 
@@ -27,6 +35,22 @@ export async function within(promise, ms, otherwise) {
   });
   try {
     return await Promise.race([promise, /** @type {Promise<T>} */ (late)]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/**
+ * Ask for something, and give it up where it takes too long: a server may hang as well as end.
+ * @template T
+ * @param {(signal: AbortSignal) => Promise<T>} work
+ * @returns {Promise<T>}
+ */
+export async function inTime(work) {
+  const end = new AbortController();
+  const timer = setTimeout(() => end.abort(new Error(tooLate(OPEN_MS))), OPEN_MS);
+  try {
+    return await work(end.signal);
   } finally {
     clearTimeout(timer);
   }
@@ -57,7 +81,7 @@ export class Events {
   /** Publish one; rejects with the server's word where it may not be. */
   async publish() {
     const mark = randomText();
-    await order("v1/messages", { channel: this.channel, data: { doctor: mark } });
+    await inTime((signal) => order("v1/messages", { channel: this.channel, data: { doctor: mark } }, { signal }));
     this.#sent.set(mark, { acked_ms: performance.now(), came_ms: this.#early.get(mark) });
   }
 

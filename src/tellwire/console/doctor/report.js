@@ -4,12 +4,16 @@
  */
 
 import { lags, median } from "./arrivals.js";
-import { CHANGES } from "./changes.js";
+import { CHANGES, settingsFor } from "./changes.js";
+import { describeIdle } from "./idle_words.js";
 import { conditionOf, verdictOf } from "./verdict.js";
 
 /** @typedef {import("./verdict.js").Findings} Findings */
 
-/** @typedef {{ when: Date, server: string, version: string, protocol: string, browser: string }} Circumstances */
+/**
+ * @typedef {{ when: Date, server: string, version: string, protocol: string, proxy: string, browser: string }} Circumstances
+ *   `proxy` is what answers call themselves.
+ */
 
 /** @param {number | undefined} value */
 export function milliseconds(value) {
@@ -40,27 +44,33 @@ const CONDITIONS = {
 export function describeSeen(seen) {
   const condition = conditionOf(seen);
   if (!seen.isOpen) return `${CONDITIONS[condition]}: ${seen.why}`;
-  if (seen.sent.length === 0) return "opens; whether messages are held back is not known, as none may be published";
+  const failed = seen.unpublished ? `; publishing failed: ${seen.unpublished}` : "";
+  if (seen.sent.length === 0) {
+    return `whether messages are held back is not known${failed || ", as none may be published"}`;
+  }
   const came = lags(seen.sent);
-  const last = came.length > 0 ? `, ${milliseconds(median(came))} behind` : "";
-  return `${CONDITIONS[condition]}; ${came.length} of ${seen.sent.length} messages came${last}`;
+  const behind = median(came) ?? 0;
+  const last = came.length === 0 ? "" : behind < 1 ? ", at once" : `, ${milliseconds(behind)} behind`;
+  return `${CONDITIONS[condition]}; ${came.length} of ${seen.sent.length} messages came${last}${failed}`;
 }
 
 /** @param {import("./ice.js").Ice} ice */
-export function describeIce({ kinds, relay_ms, errors }) {
+export function describeIce({ hasStun, hasTurn, kinds, relay_ms, errors }) {
+  if (!hasStun && !hasTurn) return "not looked at: the server names no STUN or TURN servers";
   const found = kinds.length > 0 ? `candidates: ${kinds.join(", ")}` : "no candidates";
   const relay = relay_ms === undefined ? "" : `; two connections through the relay in ${milliseconds(relay_ms)}`;
   return `${found}${relay}${errors.length > 0 ? `; ${errors.join("; ")}` : ""}`;
 }
 
 /** @param {Findings} findings @param {Circumstances} circumstances */
-export function reportOf(findings, { when, server, version, protocol, browser }) {
+export function reportOf(findings, { when, server, version, protocol, proxy, browser }) {
   const verdict = verdictOf(findings);
   const lines = [
     "Tellwire doctor",
     "",
     `when      ${when.toISOString()}`,
     `server    ${server}, Tellwire ${version}${protocol ? `, over ${protocol}` : ""}`,
+    ...(proxy ? [`proxy     ${proxy}, as its answers say`] : []),
     `browser   ${browser}`,
     "",
     `verdict   ${verdict.title}`,
@@ -73,15 +83,12 @@ export function reportOf(findings, { when, server, version, protocol, browser })
     lines.push(`${name.padEnd(21)}${seen.isOpen ? `open in ${milliseconds(seen.open_ms)}; ` : ""}${describeSeen(seen)}`);
     if (seen.sent.length > 0) lines.push(`${"".padEnd(21)}behind: ${lags(seen.sent).map(milliseconds).join(", ") || "none came"}`);
   }
-  if (findings.ice) lines.push(`${"WebRTC, UDP and TURN".padEnd(21)}${describeIce(findings.ice)}`);
-  for (const { name, watched_s, cut_s, silent_s } of findings.idle ?? []) {
-    const what = cut_s === undefined ? `not cut in ${Math.round(watched_s)} s` : `cut after ${cut_s.toFixed(1)} s, silent for ${silent_s?.toFixed(1)} s`;
-    lines.push(`${`idle ${name}`.padEnd(21)}${what}`);
-  }
+  if (findings.ice) lines.push(`${"UDP and TURN".padEnd(21)}${describeIce(findings.ice)}`);
+  for (const idle of findings.idle ?? []) lines.push(`${`idle ${idle.name}`.padEnd(21)}${describeIdle(idle)}`);
   for (const key of verdict.changes) {
-    const { title, why, settings } = CHANGES[key];
+    const { title, why } = CHANGES[key];
     lines.push("", `To be changed: ${title}`, why);
-    for (const { about, code } of settings) lines.push(`  ${about}:`, ...code.split("\n").map((line) => `    ${line}`));
+    for (const { about, code } of settingsFor(CHANGES[key], proxy)) lines.push(`  ${about}:`, ...code.split("\n").map((line) => `    ${line}`));
   }
   return `${lines.join("\n")}\n`;
 }

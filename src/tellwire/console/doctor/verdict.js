@@ -16,15 +16,16 @@
  * @property {Seen} [webrtc] Left out where the server has no data channel.
  * @property {Ice} [ice] Left out where the server has no list.
  * @property {Idle[]} [idle]
+ * @property {string} [stranger] What the server said, where it takes this page for another site's.
+ * @property {boolean} [isGone] Whether the server did not answer any more in the end.
  *
  * @typedef {"good" | "fair" | "bad"} Level
  * @typedef {{ level: Level, title: string, words: string[], changes: string[], best: string | undefined }} Verdict
  */
 
 import { flowOf } from "./arrivals.js";
-
-/** Signs of life come this often, and clients' polls wait as long (spec/protocol.md, section 9). */
-export const HEARTBEAT_S = 25;
+import { changesOfIce, conditionOfIce, wordsOfIce } from "./ice_words.js";
+import { inSeconds, isAgeCut, silenceCut, wordsOfIdle } from "./idle_words.js";
 
 /** A transport that takes longer to open is worth a word. */
 const SLOW_MS = 1500;
@@ -52,13 +53,32 @@ function bestOf(findings) {
   return order.find((key) => isGood(findings[key]));
 }
 
+/** @param {Seen | undefined} seen Of what is asked first. */
+function judgeUnreached(seen) {
+  if (seen?.code) return { title: "The server refuses to be read from here.", words: [`It said: ${seen.why}`] };
+  const title = "The server cannot be reached from here.";
+  if (seen?.status) return { title, words: [`A proxy answers in its place, with ${seen.status}.`] };
+  return { title, words: seen?.why ? [`The browser says: ${seen.why}`] : [] };
+}
+
+/** @param {Seen | undefined} websocket */
+function titleOfWebSocket(websocket) {
+  if (websocket?.isOpen) return "WebSockets are held back on the way";
+  return websocket?.code ? "The server refuses WebSockets" : "WebSockets do not get through";
+}
+
 /** @param {Findings} findings @param {string | undefined} best @returns {{ level: Level, title: string, words: string[] }} */
-function judge({ poll, sse, ndjson, websocket }, best) {
-  const areStreamsGood = isGood(sse) && isGood(ndjson);
-  if (!poll?.isOpen) {
-    const title = poll?.code ? "The server refuses to be read from here." : "The server cannot be reached from here.";
-    return { level: "bad", title, words: poll?.why ? [`It said: ${poll.why}`] : [] };
+function judge({ poll, sse, ndjson, websocket, stranger, isGone }, best) {
+  if (isGone) {
+    const words = ["What was seen before that stands below. Examine again once the server is back."];
+    return { level: "bad", title: "The server went away meanwhile.", words };
   }
+  if (!poll?.isOpen) return { level: "bad", ...judgeUnreached(poll) };
+  if (stranger) {
+    const words = [`It said: ${stranger}.`, "So nothing can be published from here, and no WebSocket opens. What was seen is of reading only."];
+    return { level: "bad", title: "The server takes this page for one of another site.", words };
+  }
+  const areStreamsGood = isGood(sse) && isGood(ndjson);
   if (best === "websocket" && areStreamsGood) {
     return { level: "good", title: "Everything gets through.", words: ["Take whichever transport suits you."] };
   }
@@ -70,100 +90,78 @@ function judge({ poll, sse, ndjson, websocket }, best) {
       words: ["Take WebSockets, and long polling where they fail: Server-Sent Events would be late or never come."],
     };
   }
+  const said = websocket?.code ? [`It said: ${websocket.why}`] : [];
   if (best === "sse") {
     return {
       level: "fair",
-      title: "WebSockets do not get through; Server-Sent Events do.",
-      words: ["The clients go on over SSE by themselves, and publish with requests. Nothing is lost, but each publish is a request."],
+      title: `${titleOfWebSocket(websocket)}; Server-Sent Events ${websocket?.isOpen || websocket?.code ? "get through" : "do"}.`,
+      words: [
+        "The clients go on over SSE by themselves, and publish with requests. Nothing is lost, but each publish is a request.",
+        ...said,
+      ],
     };
   }
   if (best === "longpoll") {
     return {
       level: "bad",
       title: "Only polling gets through.",
-      words: ["The clients go on with long polling by themselves: as fresh, but each message costs a request."],
+      words: ["The clients go on with long polling by themselves: as fresh, but each message costs a request.", ...said],
     };
   }
   if (best === "poll") {
     return {
       level: "bad",
       title: "Only short polling gets through.",
-      words: ["The clients ask every two seconds: nothing is lost, but all of it is late."],
+      words: ["The clients ask every two seconds: nothing is lost, but all of it is late.", ...said],
     };
   }
   return { level: "bad", title: "Answers come late or not at all.", words: ["Not even short polling works as it should."] };
 }
 
-/** @param {Ice} ice */
-function wordsOfIce({ hasStun, hasTurn, kinds, relay_ms, errors }) {
-  const words = [];
-  const hasReflexive = kinds.some((kind) => kind.startsWith("srflx"));
-  const hasRelay = kinds.some((kind) => kind.startsWith("relay"));
-  if (hasStun || hasTurn) {
-    if (hasReflexive || kinds.some((kind) => kind === "relay over udp")) words.push("UDP gets out.");
-    else if (hasRelay) words.push("UDP does not get out, or to nowhere that answers.");
-    else words.push("No STUN or TURN server answers: UDP may be blocked, or they may be down.");
-  } else words.push("The server names no STUN or TURN servers: peers find each other in one network only.");
-  if (hasTurn) {
-    if (relay_ms !== undefined) words.push("TURN relays.");
-    else if (hasRelay) words.push("TURN gives addresses, but lets nothing through.");
-    else words.push(`TURN does not work${errors.length > 0 ? `: ${errors.join("; ")}` : ""}.`);
-  }
-  return words;
-}
-
-/** @param {Ice} ice @returns {boolean} */
-export function isIceGood({ hasStun, hasTurn, kinds, relay_ms }) {
-  if (hasTurn) return relay_ms !== undefined;
-  return !hasStun || kinds.some((kind) => kind.startsWith("srflx"));
-}
-
-/** @param {Idle[]} idle */
-function wordsOfIdle(idle) {
-  const cut = idle.filter(({ cut_s }) => cut_s !== undefined);
-  if (cut.length === 0) {
-    const [first] = idle;
-    return first ? [`Nothing cut an idle connection in ${Math.round(first.watched_s)} seconds.`] : [];
-  }
-  return cut.map(
-    ({ name, cut_s, silent_s }) =>
-      `${name} was cut after ${inSeconds(cut_s ?? 0)}, of which ${inSeconds(silent_s ?? 0)} were silent.`,
-  );
-}
-
-/** @param {number} seconds */
-export function inSeconds(seconds) {
-  return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
+/** What of the way has to be changed for the transports. @param {Findings} findings @returns {string[]} */
+function changesOfTransports({ sse, ndjson, websocket, stranger }) {
+  if (stranger) return ["origin"];
+  const changes = [];
+  const isWebSocketBad = websocket && !isGood(websocket) && conditionOf(websocket) !== "refused";
+  if (isWebSocketBad && !websocket.isOpen) changes.push("upgrade");
+  if (isHeldBack(sse) || isHeldBack(ndjson) || (isWebSocketBad && websocket.isOpen)) changes.push("buffering");
+  if ([sse, ndjson].some((seen) => seen && conditionOf(seen) === "blocked")) changes.push("streams");
+  return changes;
 }
 
 /** @param {Findings} findings @returns {Verdict} */
 export function verdictOf(findings) {
   const best = bestOf(findings);
   let { level, title, words } = judge(findings, best);
-  /** @type {string[]} */
-  const changes = [];
-  const { poll, sse, ndjson, websocket, webrtc, ice, idle } = findings;
-  if (!poll?.isOpen) return { level, title, words, changes: poll?.code ? [] : ["reach"], best };
-  if (websocket && !isGood(websocket) && conditionOf(websocket) !== "refused") changes.push("upgrade");
-  if (isHeldBack(sse) || isHeldBack(ndjson)) changes.push("buffering");
+  const { poll, sse, websocket, webrtc, ice, idle, isGone } = findings;
+  if (isGone) return { level, title, words, changes: ["reach"], best };
+  if (!poll?.isOpen) {
+    const changes = poll?.code === "forbidden_origin" ? ["names"] : poll?.code ? [] : ["reach"];
+    return { level, title, words, changes, best };
+  }
+  const changes = changesOfTransports(findings);
   const slow = [poll, websocket, sse].filter((seen) => (seen?.open_ms ?? 0) > SLOW_MS);
   if (slow.length > 0) words = [...words, "It takes long to open: the way is slow, or something on it looks at everything."];
-  if (idle) {
-    words = [...words, ...wordsOfIdle(idle)];
-    const isCut = idle.some(({ cut_s, silent_s }) => cut_s !== undefined && (silent_s ?? 0) <= HEARTBEAT_S * 2);
-    if (isCut) {
-      changes.push("timeouts");
-      if (level === "good") title = "Everything gets through, but silence is cut short.";
-      if (level === "good") level = "fair";
-    }
-  }
   if (webrtc) words = [...words, isGood(webrtc) ? "The server's data channel opens." : "The server's data channel does not open."];
   if (ice) words = [...words, ...wordsOfIce(ice)];
-  const isRtcBad = (ice && !isIceGood(ice)) || (webrtc && !isGood(webrtc));
-  if (isRtcBad) {
-    changes.push("turn");
-    if (level === "good") title = "Everything but WebRTC gets through.";
+  const isIceBad = ice !== undefined && conditionOfIce(ice) === "bad";
+  const isChannelBad = webrtc !== undefined && !isGood(webrtc);
+  if (ice) changes.push(...changesOfIce(ice));
+  if (isChannelBad) changes.push("channel");
+  if (level === "good" && (isIceBad || isChannelBad)) {
+    level = "fair";
+    title = "Everything but WebRTC gets through.";
+  } else if (level === "good" && ice && conditionOfIce(ice) === "tcp") {
+    level = "fair";
+    title = "Everything but UDP gets through; TURN relays over TCP.";
+  }
+  words = [...words, ...(idle ? wordsOfIdle(idle) : ["Whether silence is borne has not been watched."])];
+  const cut_s = idle && silenceCut(idle);
+  if (cut_s !== undefined) {
+    changes.push("timeouts");
+    title = `${title.slice(0, -1)}, but silence is cut after ${inSeconds(cut_s)}.`;
     if (level === "good") level = "fair";
   }
+  if (idle && isAgeCut(idle)) changes.push("age");
   return { level, title, words, changes, best };
 }

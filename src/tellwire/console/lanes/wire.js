@@ -145,15 +145,16 @@ export async function ask(path, query = {}, signal) {
 
 /**
  * Have something done. With `outlives` the browser sends it even where the page is being closed.
- * @param {string} path @param {object} body @param {{ outlives?: boolean }} [options]
+ * @param {string} path @param {object} body @param {{ outlives?: boolean, signal?: AbortSignal }} [options]
  */
-export async function order(path, body, { outlives = false } = {}) {
+export async function order(path, body, { outlives = false, signal } = {}) {
   const headers = fields({ "content-type": "application/json" });
   const response = await fetch(address(path), {
     method: "POST",
     headers,
     body: JSON.stringify(body),
     keepalive: outlives,
+    signal,
   });
   await check(response);
   return response.json();
