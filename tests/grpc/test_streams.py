@@ -61,7 +61,7 @@ def test_gap_is_told_before_what_comes_after_it(calls: Caller, channel: str) -> 
     for number in range(1, 10):
         calls.publish(short, number)
     stream = calls.subscribe(short, since=first)
-    stream.read_kind("connected")
+    assert stream.read_kind("connected").cursor == first, "who is cut before the gap is told when it comes back"
     gap = stream.read_kind("gap")
     assert (gap.from_cursor, gap.reason, list(gap.channels)) == (first, pb.Gap.REASON_TRIMMED, [short])
     assert stream.read_data(5) == [5, 6, 7, 8, 9]

@@ -42,14 +42,24 @@ def test_stream_opens_with_connected_and_goes_on_with_pushes(any_server: Server,
 def test_gap_is_a_line(any_server: Server, channel: str) -> None:
     name = f"short:{channel}"
     positions = any_server.publish_all([{"channel": name, "data": number} for number in range(9)])
+    gap = {"type": "gap", "from": positions[0], "to": positions[3], "reason": "trimmed", "channels": [name]}
     with LineReader(any_server, name, since=positions[0]) as reader:
-        assert reader.read() == {
-            "type": "gap",
-            "from": positions[0],
-            "to": positions[3],
-            "reason": "trimmed",
-            "channels": [name],
-        }
+        cut_before_the_gap = reader.cursor
+        assert reader.read() == gap
+        assert reader.read_data(5) == [4, 5, 6, 7, 8]
+    assert reader.cursor == positions[8]
+    with LineReader(any_server, name, since=cut_before_the_gap) as reader:
+        assert reader.read() == gap, "what was not told is told to who comes back"
+
+
+def test_cursor_of_another_log_is_kept_until_it_is_told(any_server: Server, channel: str) -> None:
+    any_server.publish(channel, 1)
+    with LineReader(any_server, channel, since="zzzzzzzz.5") as reader:
+        assert reader.cursor == "zzzzzzzz.5"
+        gap = reader.read_gap()
+        assert (gap["from"], gap["reason"]) == ("zzzzzzzz.5", "epoch")
+        assert reader.cursor == gap["to"]
+        assert reader.read_data(1) == [1]
 
 
 def test_quiet_stream_gets_empty_lines(start_server: Callable[..., Server], channel: str) -> None:

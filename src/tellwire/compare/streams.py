@@ -91,6 +91,7 @@ class SseReader(_StreamReader):
 
 class _Line(TextMessage):
     cursor: str = ""
+    epoch: str = ""
 
 
 class NdjsonReader(_StreamReader):
@@ -115,7 +116,7 @@ class NdjsonReader(_StreamReader):
             push = self._decode(line)
             if push.type == "connected":
                 self.cursor = push.cursor
-                self._epoch = push.cursor.partition(".")[0]
+                self._epoch = push.epoch
                 self.is_live()
             elif push.type == "message":
                 has_messages = True

@@ -147,7 +147,8 @@ class Service(grpc.GenericRpcHandler):
                     node.hub.let_go(placement.subscriptions)
                     raise
                 greeting = node.greet(door.subscriber)
-                greeting.cursor = str(placement.cursor)
+                # Who is cut before the gap has what it came with still, and is told once more.
+                greeting.cursor = str(placement.cursor) if placement.gap is None else placement.gap.from_
                 door.send(greeting)
                 if placement.gap is not None:
                     door.send(GapPush.of(placement.gap))
