@@ -262,7 +262,7 @@ class LinesEndpoint(StreamEndpoint):
         return lines(chunked=chunked)
 
     def opening(self, encoding: StreamEncoding, subscriber: Subscriber, placement: Placement) -> Batch:
-        # No place that is past a gap is told before the gap: who is cut between the two has what it came with still, and
+        # No place that is past a gap is told before it: who is cut between the two has what it came with still, and
         # is told once more.
         greeting = self.node.greet(subscriber)
         greeting.cursor = str(placement.cursor) if placement.gap is None else placement.gap.from_
