@@ -15,6 +15,7 @@ import pytest
 from msgspec import Raw
 
 from tellwire import (
+    Appended,
     Conflict,
     Gap,
     Grants,
@@ -126,7 +127,7 @@ async def test_publish_takes_what_clients_can_say() -> None:
     async with running() as tellwire:
         first = await tellwire.publish("news", 1, id="one", event="rain", key="weather")
         assert not first.duplicate
-        assert await tellwire.publish("news", 1, id="one") == first._replace(duplicate=True)
+        assert await tellwire.publish("news", 1, id="one") == Appended(first.position, duplicate=True)
         await tellwire.publish("news", 2, expect=first.position)
         with pytest.raises(Conflict):
             await tellwire.publish("news", 3, expect=str(first.position))
