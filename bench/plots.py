@@ -17,7 +17,8 @@ from generator import BOTTLENECK, DISTURBED
 from matplotlib import pyplot, ticker
 from table import MESSAGES, P99
 
-OURS, PEERS, MARKED = "#0b7a75", "#8a94a6", "#c9ced6"
+OURS, PEERS = "#0b7a75", "#8a94a6"
+PALE = {OURS: "#9fcbc8", PEERS: "#c9ced6"}
 PAGE_METRICS = 2
 """Metrics drawn of each row: the first say what it is about, the others stand in the table."""
 LOGARITHMIC_FROM = 50
@@ -107,9 +108,8 @@ def draw(measured: Sequence[Mapping[str, Any]], metric: str, path: Path) -> bool
 
 
 def _color(entry: Mapping[str, Any]) -> str:
-    if HELD_BACK & set(entry["remarks"]):
-        return MARKED
-    return OURS if "tellwire" in entry["server"].lower() else PEERS
+    color = OURS if "tellwire" in entry["server"].lower() else PEERS
+    return PALE[color] if HELD_BACK & set(entry["remarks"]) else color
 
 
 if __name__ == "__main__":
