@@ -11,9 +11,12 @@ import pytest
 
 from tellwire.compare.clients import Datagrams
 from tellwire.compare.comparison import Comparison
+from tellwire.compare.failures import Unmeasured
 from tellwire.compare.options import Options
 from tellwire.compare.path import Path
+from tellwire.compare.publishers import WebSocketPublisher
 from tellwire.compare.server_process import Gauge
+from tellwire.compare.site import site_of
 from tests.guarded import guarded, guarded_servers, token
 from tests.serving import Server
 
@@ -119,6 +122,25 @@ def test_server_that_is_killed_half_way_leaves_what_was_measured(start_server: A
     assert half["status"] == "broken"
     assert "latency_ms" in half
     assert "resume_ms" not in half
+
+
+def test_publisher_whose_server_is_gone_says_so_again(start_server: Any) -> None:
+    server: Server = start_server()
+
+    async def run() -> list[str]:
+        publisher = WebSocketPublisher(site_of(f"http://127.0.0.1:{server.port}"))
+        await publisher.open()
+        publisher.sent += 1  # what is answered no more
+        server.kill()
+        says: list[str] = []
+        for _ in range(2):
+            with pytest.raises(Unmeasured) as caught:
+                await publisher.settle()
+            says.append(caught.value.status)
+            publisher.send("lab", "a text")  # which is known to be in vain
+        return says
+
+    assert asyncio.run(run()) == ["broken", "broken"]
 
 
 def test_server_of_its_own_ends_with_the_comparison() -> None:

@@ -103,6 +103,8 @@ class Measuring:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Unmeasured):
                     await task
+            elif not task.cancelled():
+                task.exception()  # where a reader was lost in the same turn, that is what is told
         raise Unmeasured("broken", f"{what or 'nothing'} came within {patience_s:g} s")
 
     async def _open(self, reader: Reader, since: str = "") -> None:
@@ -186,7 +188,8 @@ class Measuring:
         if before is None or after is None:
             return
         self.found["memory_kib_per_connection"] = {
-            "median": (after - before) / 1024 / idle,
+            # A server that was used before has room that it had freed.
+            "median": (after - before) / 1024 / idle if after > before else None,
             "connections": idle,
             "load": meter.load(idle),
         }

@@ -300,8 +300,8 @@
     ]);
     bars(
       "memory",
-      shown((wire) => wire.memory_kib_per_connection),
-      (wire) => [{ name: "each", value: Math.max(0, wire.memory_kib_per_connection.median), fill: wire.hue }],
+      shown((wire) => wire.memory_kib_per_connection?.median != null),
+      (wire) => [{ name: "each", value: wire.memory_kib_per_connection.median, fill: wire.hue }],
       "KiB",
       (wire, sum) => withMark(brief(sum), wire.memory_kib_per_connection),
     );

@@ -103,7 +103,7 @@ def _costs(wires: dict[str, Any], readers: int) -> Table:
         table.add_row(
             wire["title"],
             *("–" if value is None else _marked(f"{_figure(value)} µs", cpu) for value in spent),
-            _marked(f"{memory['median']:.3g} KiB", memory) if memory else "–",
+            "–" if memory.get("median") is None else _marked(f"{memory['median']:.3g} KiB", memory),
         )
     return table
 

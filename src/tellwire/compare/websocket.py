@@ -10,6 +10,7 @@ from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
+from websockets.protocol import State
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
@@ -64,7 +65,9 @@ class WebSocket(asyncio.Protocol):
         await self._open
 
     def send(self, command: dict[str, Any]) -> None:
-        """Send a command."""
+        """Send a command; once it is lost, of which `on_lost` has told, nothing is sent any more."""
+        if self._protocol.state is not State.OPEN:
+            return
         encoded: bytes = self._encode(command)
         if self._packed:
             self._protocol.send_binary(encoded)
