@@ -228,10 +228,11 @@ class FakeStream(FakeConnection, httpx.AsyncByteStream):
         self._channels = channels
         self._chunks: asyncio.Queue[bytes | Exception | None] = asyncio.Queue()
         page = server.log.read(channels, since)
-        self.write(f"retry: 1000\n\nid: {page['cursor']}\n\n")
+        self.write("retry: 1000\n\n")
         if (gap := page["gap"]) is not None:
             place = f"id: {gap['to']}\n" if gap["reason"] == "epoch" else ""
             self.write(f"{place}event: gap\ndata: {msgspec.json.encode({'type': 'gap', **gap}).decode()}\n\n")
+        self.write(f"id: {page['cursor']}\n\n")
         for message in page["messages"]:
             self.message(message)
         self._beat = asyncio.get_running_loop().call_later(server.heartbeat_s, self._beats)

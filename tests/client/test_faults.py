@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -160,7 +161,9 @@ def test_log_that_is_lost_is_told_and_read_from_its_beginning(name: TransportNam
 
 @pytest.mark.parametrize("name", EVERY)
 def test_history_that_is_trimmed_is_told(name: TransportName) -> None:
-    async def test() -> None:
+    """Also where the connection is cut at any event of the coming back; then it may be told twice."""
+
+    async def test(fuse: float) -> None:
         async with World((name,)) as world:
             server = world.server
             server.log.history = 3
@@ -175,9 +178,12 @@ def test_history_that_is_trimmed_is_told(name: TransportName) -> None:
                 server.publish("a", number)
             await asyncio.sleep(5)
             server.is_down = False
+            server.fuse = fuse
             await asyncio.sleep(100)
-            assert world.had == {"a": [0, 7, 8, 9], "b": ["quiet"]}
-            assert [gap.reason for gap in world.gaps["a"]] == ["trimmed"]
+            assert world.had == {"a": [0, 7, 8, 9], "b": ["quiet"]}, f"cut at {fuse}"
+            told = [gap.reason for gap in world.gaps["a"]]
+            assert told == ["trimmed"] or (told == ["trimmed"] * 2 and fuse < math.inf), f"cut at {fuse}"
             assert world.gaps["b"] == []
 
-    run(test)
+    for fuse in (math.inf, *range(1, 12)):
+        run(partial(test, fuse))

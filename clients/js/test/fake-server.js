@@ -225,8 +225,9 @@ export class FakeServer {
     };
     this.connections.add(stream);
     signal?.addEventListener("abort", () => end(new DOMException("aborted", "AbortError")));
-    write(`retry: 1000\n\nid: ${cursor}\n\n`);
+    write("retry: 1000\n\n");
     if (gap) write(`${gap.reason === "epoch" ? `id: ${gap.to}\n` : ""}event: gap\ndata: ${JSON.stringify({ type: "gap", ...gap })}\n\n`);
+    write(`id: ${cursor}\n\n`);
     for (const message of messages) stream.message(message);
     const beat = () => {
       write(": \n\n");
