@@ -58,8 +58,7 @@ def render(rows: Sequence[Row], about: Mapping[str, object]) -> str:
             for ratio in row.ratios
         ]
     for row in rows:
-        lines += ["", f"## {row.key}: {row.title}", "", f"{row.measured}.", ""]
-        lines += _table(row)
+        lines += ["", *render_row(row)]
     lines += ["", "## The machine, and versions", ""]
     machine = about["machine"]
     assert isinstance(machine, Mapping)
@@ -70,6 +69,11 @@ def render(rows: Sequence[Row], about: Mapping[str, object]) -> str:
     settings = {entry.server: entry.settings for row in rows for entry in row.entries}
     lines += [f"- {server}: {text}" for server, text in settings.items()]
     return "\n".join(lines) + "\n"
+
+
+def render_row(row: Row) -> list[str]:
+    """Return the lines of one row's part of the page."""
+    return [f"## {row.key}: {row.title}", "", f"{row.measured}.", "", *_table(row)]
 
 
 def _value(ratio: Ratio) -> str:

@@ -18,7 +18,7 @@ from contenders import PEERS_ALL, Places
 from generator import LoadFailedError, compile_c, noise_of
 from machine import describe_machine
 from measuring import FULL, QUICK, Bench, Entry
-from report import read_rows, render, write_json
+from report import read_rows, render, render_row, write_json
 from rows import ROWS
 from table import Row
 
@@ -57,6 +57,8 @@ def main() -> int:
     for key in arguments.only or ROWS:
         row = rows[key] = measure(bench, key)
         row.measured = f"{now()}, commit {machine['commit']}"
+        # Whoever has to break off a long run has seen what there was until then.
+        print("\n".join(["", *render_row(row), ""]), flush=True)
     measured = [rows[key] for key in ROWS if key in rows]
     about: dict[str, object] = {"date": now(), "effort": "full" if arguments.full else "quick", "machine": machine}
     about["noise"] = noise_of([run for row in measured for entry in row.entries for run in entry.raw])
