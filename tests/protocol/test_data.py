@@ -108,6 +108,11 @@ def test_depth_is_counted_alike_in_both_languages(opening: bytes) -> None:
             check(data)
 
 
+@pytest.mark.parametrize("text", [b'"%b"' % (b"[{" * DEPTH_MAX), b"[%b]" % b",".join([b"[{}]"] * DEPTH_MAX)])
+def test_many_brackets_are_not_taken_for_deep_ones(text: bytes) -> None:
+    assert check_json(text) == text
+
+
 @pytest.mark.parametrize("depth", [1_000, 100_000])
 def test_endless_nesting_is_refused(depth: int) -> None:
     with pytest.raises(InvalidData):

@@ -37,6 +37,10 @@ class State(Enum):
     CLOSED = "closed"
 
 
+# Every command needs all three, and up to Python 3.11 looking up a member of an enum costs as much as a call.
+NEW, OPEN, CLOSED = State
+
+
 class ProtocolViolation(Exception):
     """The peer broke the protocol in a way that ends the connection."""
 
@@ -53,14 +57,14 @@ class Session:
 
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
-        self.state = State.NEW
+        self.state = NEW
 
     def receive(self, payload: bytes, *, binary: bool) -> AnyCommand | None:
         """Take one payload; return its command, or None once the session is closed.
 
         Raises ProtocolViolation where the connection must close, and RequestError where only this command fails.
         """
-        if self.state is State.CLOSED:
+        if self.state is CLOSED:
             return None
         if binary is not self.codec.binary:
             kind, name = ("binary", "text") if binary else ("text", "binary")
@@ -77,15 +81,15 @@ class Session:
 
     def admit(self, command: AnyCommand) -> None:
         """Take note of a command; raises BadRequest where it cannot be said now."""
-        if type(command) is Connect and self.state is not State.NEW:
+        if type(command) is Connect and self.state is not NEW:
             error = BadRequest("connect: this connection is open already; connect comes first or not at all")
             error.ref = command.ref
             raise error
-        self.state = State.OPEN
+        self.state = OPEN
 
     def close(self) -> None:
         """Take nothing more."""
-        self.state = State.CLOSED
+        self.state = CLOSED
 
 
 MOMENTARY = (RateLimited, Unavailable, Timeout, Draining)

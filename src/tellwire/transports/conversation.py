@@ -15,7 +15,7 @@ from tellwire.errors import CloseCode, Internal, RequestError, TellwireError, To
 from tellwire.node import Node
 from tellwire.protocol.commands import AnyCommand, Connect, Publish, Refresh
 from tellwire.protocol.pushes import Push
-from tellwire.protocol.session import ProtocolViolation, Queue, Session, State, describe
+from tellwire.protocol.session import CLOSED, ProtocolViolation, Queue, Session, describe
 from tellwire.subscriber import Door, NoDoor, Subscriber
 
 
@@ -80,7 +80,7 @@ class Conversation:
 
     def take(self, command: AnyCommand, *, packed: bool) -> None:
         """Take a command that is no payload; `packed` tells that the data in it is MessagePack."""
-        if self._session.state is State.CLOSED:
+        if self._session.state is CLOSED:
             return
         try:
             self._session.admit(command)
