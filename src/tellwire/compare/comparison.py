@@ -132,6 +132,8 @@ class Comparison:
         entry = self.found["transports"][wire.key]
         entry["says"] = "it was stopped before the end"
         async with AsyncExitStack() as stack:
+            if self._given is None:
+                self._progress(wire.key, "starting", 0, 1)
             direct, pid, grpc = await stack.enter_async_context(self._server())
             gauge = Gauge(pid)
             if gauge.unknown is not None and gauge.unknown not in self.found["unknown"]:
