@@ -26,7 +26,13 @@ def print_result(found: dict[str, Any], console: Console) -> None:
     where = found["server"]["url"] or "a server of its own"
     own = ", started for this" if found["server"]["is_own"] else ""
     console.print(Text.assemble(("Compared at ", ""), (where, "bold"), own, f", in {found['took_s']:g} s"))
-    console.print(f"{machine['cpu']}, {machine['cores']} cores, {_way(settings['path'])}", style="dim", highlight=False)
+    cores, load = machine["cores"], machine["load_average"]
+    busy = (
+        f", of which other programs took their part (load average {load:g})"
+        if cores and load and load > cores / 2
+        else ""
+    )
+    console.print(f"{machine['cpu']}, {cores} cores{busy}, {_way(settings['path'])}", style="dim", highlight=False)
     if measured:
         shown = settings["readers"][len(settings["readers"]) // 2]
         size = settings["payload_bytes"][min(1, len(settings["payload_bytes"]) - 1)]
@@ -110,8 +116,8 @@ def _costs(wires: dict[str, Any], readers: int) -> Table:
 
 def _own_limits(wires: dict[str, Any]) -> Table:
     """What the load generator itself could have done: beyond that nothing is the server's."""
-    title = "The load generator's own limit in operations/s, and how busy and late it was"
-    table = _table(title, "", "connect", "deliver", "resume", "open", "busy", "waited", "late p99")
+    title = "The load generator's own limit, operations/s; its part of a core; ms late"
+    table = _table(title, "", "connect", "deliver", "resume", "open", "busy", "waited", "late")
     for wire in wires.values():
         latency = wire.get("latency_ms") or {}
         load = latency.get("load") or {}
