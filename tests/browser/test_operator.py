@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tellwire.auth.making import make_token
 from tests.browser.conftest import WHILE_AWAY, Complaints
@@ -186,21 +188,19 @@ def test_user_is_revoked_and_asked_for_another_token(
     assert "owned" not in operator.title()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 768, 1440])
-def test_view_fits_and_has_contrast(
-    browser: Browser, patient: Server, channel: str, laggard: Http, scheme: str, width: int
-) -> None:
-    dark = scheme == "dark"
-    with browser.new_context(color_scheme="dark" if dark else "light", reduced_motion="reduce") as context:
-        page = context.new_page()
+def test_view_fits_and_has_contrast(patient: Server, page: Page, channel: str, laggard: Http) -> None:
+    Console(page, patient, channel)
+    look(page)
+    expect(rows(page).first).to_have_class(re.compile("is-bad"))
+    schemes: list[Literal["light", "dark"]] = ["light", "dark"]
+    for scheme, width in itertools.product(schemes, (360, 768, 1440)):
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # colours change at once
         page.set_viewport_size({"width": width, "height": 740})
-        Console(page, patient, channel)
-        look(page)
-        expect(rows(page).first).to_have_class(re.compile("is-bad"))
         assert page.evaluate("() => document.documentElement.scrollWidth") == width
-        page.get_by_role("button", name="Token", exact=True).click()
+        token = page.get_by_role("button", name="Token", exact=True)
+        token.click()
         assert page.evaluate(CONTRAST, 4.5) == []
+        token.click()
         rows(page).get_by_role("button", name="Disconnect").first.click()
         expect(page.get_by_role("dialog")).to_be_visible()
         assert page.evaluate(CONTRAST, 4.5) == []

@@ -86,7 +86,7 @@ def test_token_that_is_over_is_replaced_and_nothing_is_lost(
 ) -> None:
     complaints.allow("401")
     page, other = open_page(), open_page()
-    for each, lasts_s in ((other, 600), (page, 6)):
+    for each, lasts_s in ((other, 600), (page, 4)):
         each.goto(f"http://127.0.0.1:{closed.port}/#{channel}")
         use(each, token(lasts_s))
     expect_live(other)

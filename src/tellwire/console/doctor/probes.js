@@ -204,9 +204,11 @@ export function probeDataChannel(run) {
   const open = async (events) => {
     const peer = new RTCPeerConnection();
     setTimeout(() => channel.readyState === "connecting" && peer.close(), OPEN_MS + 1);
+    let isOpen = false;
     const channel = peer.createDataChannel("tellwire", { protocol: "tellwire.v1.json" });
     const subscribed = new Promise((resolve, reject) => {
       channel.onopen = () => {
+        isOpen = true;
         const { token, session } = credentials;
         channel.send(JSON.stringify({ type: "connect", ref: 1, session, ...(token ? { token } : {}) }));
         channel.send(JSON.stringify({ type: "subscribe", ref: 2, channel: run.channel, since: run.cursor }));
@@ -217,7 +219,8 @@ export function probeDataChannel(run) {
         else if (push.type === "message") events.came(push.data);
         else if (push.type === "error") reject(new Refused(403, push.message, push.code));
       };
-      channel.onclose = () => reject(new Error("it was closed"));
+      // One that never opened is told so by either, as the browser likes.
+      channel.onclose = () => reject(new Error(isOpen ? "it was closed" : "UDP does not get through to the server"));
       peer.onconnectionstatechange = () =>
         peer.connectionState === "failed" && reject(new Error("UDP does not get through to the server"));
     });
