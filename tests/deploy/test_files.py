@@ -79,7 +79,7 @@ def test_unit_starts_a_command_that_there_is(unit: configparser.ConfigParser, tm
 
 
 def test_unit_gives_time_to_stop_and_descriptors(unit: configparser.ConfigParser) -> None:
-    assert float(unit["Service"]["TimeoutStopSec"]) > Limits.drain_s + 5
+    assert float(unit["Service"]["TimeoutStopSec"]) > Limits.drain_delay_s + Limits.drain_s + 5
     assert int(unit["Service"]["LimitNOFILE"]) > Limits.connections_max
 
 
