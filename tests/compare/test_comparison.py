@@ -159,7 +159,9 @@ def test_what_reads_inside_is_refused_over_tls() -> None:
     ("options", "says"),
     [
         ({"transports": ("pigeon",)}, "there is no transport 'pigeon'; there are poll, longpoll"),
-        ({"rate": 0}, "rate is 0; it has to be above 0"),
+        ({"rate": 0}, "rate is 0; it has to be a number above 0"),
+        ({"seconds": float("inf")}, "seconds is inf; it has to be a number above 0"),
+        ({"idle": -1}, "idle is -1; 0 leaves the memory of idle connections out"),
         ({"payload_bytes": (4,)}, "a payload has at least 8 bytes"),
         ({"readers": ()}, "readers names nothing to measure"),
         ({"readers": (0,)}, "at least one reader"),

@@ -90,8 +90,14 @@ Examples:
     callback=_numbers,
     help="Sizes whose overhead is measured; latencies are with the second.  [default: 16,128,1024,8192]",
 )
-@click.option("--idle", type=int, metavar="N", help="Connections whose memory is measured.  [default: 200]")
-@click.option("--poll", "poll_s", metavar="TIME", callback=_parsed("parse_duration"), help="Interval of short polling.")
+@click.option("--idle", type=int, metavar="N", help="Connections whose memory is measured; 0 for none.  [default: 200]")
+@click.option(
+    "--poll",
+    "poll_s",
+    metavar="TIME",
+    callback=_parsed("parse_duration"),
+    help="Interval of short polling.  [default: 1s]",
+)
 @click.option("--channel", help="Where to publish; sizes have channels of their own, CHANNEL-16 ….  [default: random]")
 @click.option("--pid", type=int, metavar="N", help="The server's process, on this machine, for its CPU and memory.")
 @click.option("--grpc", metavar="URL", help="Where the server has gRPC, such as grpc://127.0.0.1:50051.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from tellwire.compare.path import Path
@@ -43,13 +44,15 @@ class Options:
             if key not in BY_KEY:
                 raise ValueError(f"there is no transport {key!a}; there are {', '.join(BY_KEY)}")
         for name in ("rate", "seconds", "poll_s", "patience_s"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it has to be above 0")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it has to be a number above 0")
         for name in ("readers", "payload_bytes", "transports"):
             if not getattr(self, name):
                 raise ValueError(f"{name} names nothing to measure")
-        if min(self.readers) < 1 or self.idle < 0 or self.tries < 1:
+        if min(self.readers) < 1 or self.tries < 1:
             raise ValueError("there has to be at least one reader, and one try")
+        if self.idle < 0:
+            raise ValueError(f"idle is {self.idle}; 0 leaves the memory of idle connections out")
         if min(self.payload_bytes) < TEXT_MIN_BYTES:
             raise ValueError(f"a payload has at least {TEXT_MIN_BYTES} bytes, since it carries its number")
 
