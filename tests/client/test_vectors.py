@@ -86,7 +86,8 @@ def test_positions_are_split() -> None:
     found = vectors("positions")
     for case in found["positions"]:
         place = split(case["text"])
-        assert place == (case["epoch"], case["seq"])
+        assert place is not None
+        assert (place.epoch, place.seq) == (case["epoch"], case["seq"])
     for text in found["invalid_positions"]:
         assert split(text) is None
     for case in found["cursors"]:

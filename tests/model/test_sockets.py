@@ -58,9 +58,9 @@ class Following:
 
     def _is_due(self) -> bool:
         """Tell whether something was published that is not read."""
-        epoch, seq = Position.parse(self.reader.cursor)
-        logs = (self.client.history.channels[epoch, channel] for channel in self.client.readings)
-        return any(log[-1].seq > seq for log in logs if log)
+        place = Position.parse(self.reader.cursor)
+        logs = (self.client.history.channels[place.epoch, channel] for channel in self.client.readings)
+        return any(log[-1].seq > place.seq for log in logs if log)
 
     def _has_news(self) -> bool:
         reader = self.reader
@@ -139,8 +139,8 @@ class Run:
             self.publish(tuple(random.choices(CHANNELS, k=random.randint(1, 20))), size=size)
         elif not self.followings or (what < 0.55 and len(self.followings) < READERS_MAX):
             channels = random.sample(CHANNELS, random.randint(1, len(CHANNELS)))
-            epoch, seq = Position.parse(self.head)
-            start = f"{epoch}.{max(self.first, seq - random.choice([0, 0, 3, 50]))}"
+            head = Position.parse(self.head)
+            start = f"{head.epoch}.{max(self.first, head.seq - random.choice([0, 0, 3, 50]))}"
             following = Following(self.server, self.history, random.choice(list(READERS)), channels, start)
             self.followings.append(following)
         elif what < 0.8:
