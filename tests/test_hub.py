@@ -275,3 +275,48 @@ async def test_cursor_of_several_shards_is_of_another_log() -> None:
         poll = await ask(node, ["a"], f"{head},{head}")
         assert poll.page["gap"]["reason"] == "epoch"
         assert Position.parse(poll.page["cursor"]).epoch == head.epoch
+
+
+@on_loop
+async def test_clients_that_come_back_read_the_log_once_for_all() -> None:
+    async with bench() as node:
+        positions = await node.say_all("a", *range(10))
+        await node.say("b", "other")
+        doors = [line_door(node) for _ in range(3)]
+        for door in doors:
+            await begin(node, door, ["a"], positions[3])
+            node.broker.fail_reads = 1000
+        await node.say("a", "live")
+        await settle()
+        for door in doors:
+            assert data_of(door.drain()) == [*range(4, 10), "live"]
+        batch = doors[0].subscriber.encoding
+        entries, _ = node.hub.tails.get("a").run.after(0, 1 << 20)  # type: ignore[union-attr]
+        assert all(entry.has_frame(batch) for entry in entries)
+
+
+@on_loop
+async def test_tail_goes_back_only_as_far_as_was_read() -> None:
+    async with bench() as node:
+        positions = await node.say_all("a", *range(10))
+        await node.say("b", "other")
+        first, second, third = line_door(node), line_door(node), line_door(node)
+        await begin(node, first, ["a", "b"], positions[6])
+        await begin(node, second, ["a"], positions[2])
+        await begin(node, third, ["a"], positions[4])
+        assert data_of(first.drain()) == [7, 8, 9, "other"]
+        assert data_of(second.drain()) == list(range(3, 10))
+        assert data_of(third.drain()) == list(range(5, 10))
+        node.broker.fail_reads = 1
+        with pytest.raises(Unavailable):
+            await ask(node, ["a"], positions[1])
+
+
+@on_loop
+async def test_history_that_was_trimmed_is_not_taken_for_whole() -> None:
+    async with bench() as node:
+        positions = await node.say_all("short:a", *range(10))
+        for _ in range(2):
+            door = line_door(node)
+            await begin(node, door, ["short:a"], positions[2])
+            assert data_of(door.drain()) == ["trimmed", 7, 8, 9]

@@ -107,6 +107,28 @@ def test_dropping_an_old_tail_leaves_the_new_one() -> None:
     assert tails.get("a") is new
 
 
+def test_what_is_put_before_a_tail_is_the_first_to_go() -> None:
+    weight = entry(1).weight
+    tails = Tails(4 * weight)
+    a, b = tails.open("a", 2), tails.open("b", 2)
+    fill(tails, b, entry(3, "b"))
+    fill(tails, a, entry(4))
+    tails.put_before(a, [entry(1), entry(2)], 0)
+    assert (seqs(a), a.run.floor, tails.size) == ([1, 2, 4], 0, 4 * weight)
+    fill(tails, b, entry(5, "b"))
+    assert (seqs(a), a.run.floor, seqs(b)) == ([2, 4], 1, [3, 5])
+    fill(tails, b, entry(6, "b"), entry(7, "b"))
+    assert (seqs(a), a.run.floor, seqs(b)) == ([4], 2, [5, 6, 7])
+
+
+def test_nothing_is_put_before_a_tail_that_has_no_room_for_all_of_it() -> None:
+    tails = Tails(2 * entry(1).weight)
+    tail = tails.open("a", 2)
+    fill(tails, tail, entry(3))
+    tails.put_before(tail, [entry(1), entry(2)], 0)
+    assert (seqs(tail), tail.run.floor) == ([3], 2)
+
+
 def test_new_log_empties_every_tail() -> None:
     tails = Tails(1 << 20)
     tail = tails.open("a", 0)

@@ -50,6 +50,10 @@ def test_run_reads_as_a_list_does(
     else:
         with pytest.raises(IndexError):
             _ = run.first
+    again = max(0, dropped - 2)
+    run.prepend(items[again:dropped], items[again - 1].seq if again else 0)
+    kept = items[again:]
+    assert len(run) == len(kept)
     newer = [item for item in kept if item.seq > after]
     bite, more = run.after(after, limit_bytes, limit)
     assert bite == expected_bite(newer, limit_bytes, limit)

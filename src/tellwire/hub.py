@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from operator import attrgetter
 from typing import NamedTuple, Protocol
 
-from tellwire.brokers.base import Broker
+from tellwire.brokers.base import Broker, Slice
 from tellwire.counters import Counters
 from tellwire.errors import CloseCode
 from tellwire.log import Entry, Tail, Tails
@@ -311,15 +311,13 @@ class Hub:
             return Placement(subscriptions, head, None, [], head.seq)
         else:
             after = self.resolve(since)
-            if (
-                after is not None
-                and after.epoch == self.epoch
-                and after.seq <= self.head
-                and all(subscription.tail.run.floor <= after.seq for subscription in subscriptions.values())
-            ):
+            if after is not None and self._reach_back(subscriptions, after):
                 return Placement(subscriptions, after, None, [], after.seq)
             slice_ = await self.broker.read(subscriptions, after, self.read_bite_bytes)
             if slice_.gap is None and after is not None:
+                self.recall(subscriptions, after.seq, slice_)
+                if self._reach_back(subscriptions, after):
+                    return Placement(subscriptions, after, None, [], after.seq)
                 return Placement(subscriptions, after, None, slice_.messages, slice_.position.seq)
             if slice_.gap is not None and on_gap == "newest":
                 self.flush()
@@ -333,6 +331,24 @@ class Hub:
         reached = messages[-1].seq if more else slice_.position.seq
         return Placement(subscriptions, begin, slice_.gap, messages, reached)
 
+    def _reach_back(self, subscriptions: dict[str, Subscription], after: Position) -> bool:
+        """Tell whether the tails have all that comes after a position."""
+        return (
+            after.epoch == self.epoch
+            and after.seq <= self.head
+            and all(subscription.tail.run.floor <= after.seq for subscription in subscriptions.values())
+        )
+
+    def recall(self, names: Iterable[str], after: int, slice_: Slice) -> None:
+        """Put what was read of the log before the tails that it leads up to, for the next who come back from there."""
+        if slice_.gap is not None or slice_.position.epoch != self.epoch:
+            return
+        for name in names:
+            tail = self.tails.get(name)
+            if tail is not None and after < (floor := tail.run.floor) <= slice_.position.seq:
+                older = [Entry(m, self.epoch, 0) for m in slice_.messages if m.seq <= floor and m.channel == name]
+                self.tails.put_before(tail, older, after)
+
     def resolve(self, since: Since) -> Position | None:
         """Turn what a reader asked for into a position to read after; None is the beginning."""
         if since == "earliest":
@@ -342,6 +358,8 @@ class Hub:
         if isinstance(since, int):
             return Position(self.epoch, since)
         assert isinstance(since, Cursor)
+        if len(since.parts) == 1:
+            return since.parts[0]
         # This log has one shard. A cursor with more components is of another log: all but its end is then taken for an
         # epoch that none has, so that it is answered with a gap that names it as it was.
         epoch, _, seq = str(since).rpartition(".")

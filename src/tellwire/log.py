@@ -1,13 +1,14 @@
 """The tail of each channel on this node: its newest messages, each encoded once.
 
 A tail is a cache of the log. Readers that are nearly caught up read it instead of the broker, at once and without
-waiting, and that is what lets a reader join the live stream without a hole.
+waiting, and that is what lets a reader join the live stream without a hole. It grows at its end by what is published,
+and at its front by what the first of those who come back has read of the log: the others find it there.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from tellwire.message import Message
@@ -117,6 +118,17 @@ class Tails:
                 self._size += entry.weight
         if self._size > self._max_bytes:
             self._trim()
+
+    def put_before(self, tail: Tail, entries: Sequence[Entry], floor: int) -> None:
+        """Let a tail go back to `floor`, by all entries between that and its own, if the bound has room for them.
+
+        They are the oldest of all now, and the first to go.
+        """
+        size = self._size + sum(entry.weight for entry in entries)
+        if size <= self._max_bytes:
+            tail.run.prepend(entries, floor)
+            self._ages.extendleft([tail] * len(entries))
+            self._size = size
 
     def _trim(self) -> None:
         while self._size > self._max_bytes:

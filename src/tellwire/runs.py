@@ -49,6 +49,12 @@ class Run(Generic[P]):
         """Put `item`, whose ``seq`` is larger than every other, at the end."""
         self._items.append(item)
 
+    def prepend(self, items: Sequence[P], floor: int) -> None:
+        """Put `items`, which are all that there is between `floor` and the present one, at the front."""
+        self._items[: self._start] = items
+        self._start = 0
+        self.floor = floor
+
     @property
     def first(self) -> P:
         """The oldest item; raises IndexError where there is none."""

@@ -254,6 +254,7 @@ class Subscriber:
         slice_ = await hub.broker.read(names, Position(epoch, after), self._bite_bytes())
         if self.closed or hub.epoch != epoch or [self.channels.get(name) for name in names] != asked:
             return  # what was asked for is no longer wanted; `advance` asks anew
+        hub.recall(names, after, slice_)
         gap = self._untold(slice_.gap)
         if gap is not None and self._jump(gap, until):
             return
