@@ -16,7 +16,7 @@ import pytest
 
 from tellwire.brokers.sqlite import SqliteBroker
 from tellwire.errors import Unavailable
-from tellwire.message import Draft, Position
+from tellwire.message import Appended, Draft, Position
 from tellwire.names import Namespace, Namespaces
 from tellwire.testing.harness import Clock, on_loop, opened, placed, publish, read_to_head
 
@@ -97,7 +97,7 @@ async def check_survivors(path: Path, acknowledged: dict[str, Position], heads: 
             assert seqs == sorted(seqs), "what one publisher waited for is in its order"
         some = next(reversed(acknowledged))
         again = await broker.append(Draft(f"room-{int(some.split('-')[1]) % 5}", b"1", id=some))
-        assert again == (acknowledged[some], True)
+        assert again == Appended(acknowledged[some], duplicate=True)
         assert placed(await broker.append(Draft("room-0", b"1"))).seq > max(found.values())
 
 
@@ -167,7 +167,8 @@ async def test_sqlite_epoch_is_another_where_the_tail_may_be_lost(
             assert (await read_to_head(broker, ["a"])).messages == feed.messages
             gaps = (await read_to_head(broker, ["a"], head)).gaps
             assert [gap.reason for gap in gaps] == ([] if same else ["epoch"])
-            assert await broker.append(Draft("a", b"1", id="x")) == (Position(broker.head.epoch, head.seq), True)
+            known = Position(broker.head.epoch, head.seq)
+            assert await broker.append(Draft("a", b"1", id="x")) == Appended(known, duplicate=True)
 
 
 def copy_of_running(path: Path, image: Path) -> None:

@@ -52,7 +52,7 @@ def floor_of(broker: Broker, channel: str) -> int:
     """Return the place up to which a log in memory has dropped something of a channel."""
     assert isinstance(broker, MemoryBroker)
     region, log = broker._used(channel)
-    return log.run.floor if log else region.floor
+    return log.floor if log is not None else region.floor
 
 
 class Connection:

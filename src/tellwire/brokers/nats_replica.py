@@ -59,7 +59,8 @@ class Replica(MemoryBroker):
             region.size += log.size
         else:
             region.channels.move_to_end(message.channel)
-        self._put(region, log, message)
+        region.put(log, message)
+        region.trim(log, message.time)
         if has_id and self.known(message.channel, message.id, message.time) is None:
             self._ids.keep(message.channel, message.id, message.seq, message.time)
         self.head = Position(self.head.epoch, message.seq)
@@ -87,7 +88,7 @@ class Replica(MemoryBroker):
     def floor(self, channel: str) -> int | None:
         """Return the place up to which a channel's messages were dropped; None if all of it was."""
         log = self._region(channel).channels.get(channel)
-        return None if log is None else log.run.floor
+        return None if log is None else log.floor
 
     def _region(self, channel: str) -> _Region:
         region = super()._region(channel)
