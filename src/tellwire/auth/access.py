@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from tellwire.errors import ForbiddenOrigin
@@ -67,6 +68,7 @@ def _secure(scheme: str) -> str:
     return {"ws": "http", "wss": "https"}.get(scheme, scheme)
 
 
+@lru_cache(maxsize=64)  # clients that come back all name the same
 def is_loopback(host: str) -> bool:
     """Tell whether a ``Host`` field names this machine itself."""
     try:
