@@ -109,6 +109,7 @@ def test_chromium_reads_publishes_and_ends(server: Server, page: Page) -> None:
     # Ended from outside, it is told why.
     page.evaluate("() => fetch(state.location, { method: 'DELETE' })")
     page.wait_for_function("() => state.closed")
+    assert page.evaluate("() => state.pushes.at(-1).code") == 1000
 
 
 def test_chromium_that_goes_away_is_let_go_of(server: Server, page: Page) -> None:

@@ -95,7 +95,8 @@ def test_delete_ends_it_for_its_user_only(guarded_rtc_server: Server) -> None:
                 own = [bearer(token("ann"))]
                 assert http.request("DELETE", peer.location, headers=own).status == 200
                 assert http.request("DELETE", peer.location, headers=own).status == 404
-            await peer.ended.wait()
+            closing = await peer.read_closing()
+            assert (closing["type"], closing["code"]) == ("closing", 1000)
 
     run(test())
 

@@ -155,7 +155,8 @@ export const CHANGES = {
     title: "Let the data channel through",
     why:
       "Tellwire's data channels are on one UDP port, which browsers have to reach themselves: no proxy for HTTP passes it " +
-      "on. Give it a number and open it in the firewall; behind NAT or in a container name the address from outside.",
+      "on. Give it a number and open it in the firewall; behind NAT or in a container name the address from outside. " +
+      "Firefox does not look at 127.0.0.1: for one on the server's own machine name another address of that machine.",
     settings: [{ about: "Tellwire, added to tellwire serve --rtc", code: "--rtc-port 7900\n--rtc-address 203.0.113.7" }],
   },
   reach: {

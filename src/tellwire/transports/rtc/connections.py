@@ -169,11 +169,13 @@ class Connections:
 
     async def end(self, id_: str, caller: Caller) -> bool:
         door = self._by_id.get(id_)
-        if door is None or door.caller.user != caller.user:
+        if door is None or door.state is State.CLOSING or door.caller.user != caller.user:
             return False
         if door.state is State.OPEN:
+            # It is dropped once its peer has read why.
             door.close(CloseCode.NORMAL, "the client ended the session")
-        self.drop(door)
+        else:
+            self.drop(door)
         return True
 
     # For the doors
