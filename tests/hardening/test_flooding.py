@@ -14,8 +14,12 @@ from tests.wires import TEXT, Http, WebSocket, write_frame
 MEGABYTE = 1_000_000
 
 
-def test_peer_that_never_reads_its_answers_is_no_longer_read_from(server: Server, channel: str) -> None:
+@pytest.mark.parametrize("reads", [False, True], ids=["publishes only", "and subscribes"])
+def test_peer_that_never_reads_its_answers_is_no_longer_read_from(server: Server, channel: str, reads: bool) -> None:
     with WebSocket(server, receive_buffer=4096) as wire:
+        if reads:  # what the hub sends takes the answers along
+            wire.say(type="subscribe", channel=channel)
+            assert wire.read()["type"] == "subscribed"
         command = {"type": "publish", "ref": "r" * 1000, "channel": channel, "data": 1, "ephemeral": True}
         frames = write_frame(TEXT, json.dumps(command).encode()) * 60
         before = server.rss

@@ -31,7 +31,9 @@ def refusal(exc: grpc.RpcError) -> str:
 
 @pytest.fixture
 def limited(start_server: Callable[..., Server]) -> Server:
-    return start_server(server={"grpc_port": 0}, limits={"grpc_streams_max": 50, "heartbeat_s": 120.0})
+    return start_server(
+        server={"grpc_port": 0}, limits={"grpc_streams_max": 50, "heartbeat_s": 120.0, "connections_max": 1000}
+    )
 
 
 def test_connection_with_ten_thousand_streams_gets_its_share(limited: Server, channel: str) -> None:

@@ -46,6 +46,11 @@ _remembered: dict[str, TransportName] = {}
 """What worked the last time, by server: one process hardly moves to another network."""
 
 
+def forget() -> None:
+    """Forget what worked with which server: the next clients begin with the best of their transports."""
+    _remembered.clear()
+
+
 class Told(Protocol):
     """Who is told of what becomes of the connection."""
 

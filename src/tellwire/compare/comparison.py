@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from tellwire import __version__
 from tellwire.client import Settings, State, connect
+from tellwire.client.connection import forget
 from tellwire.compare.clock import Clock
 from tellwire.compare.failures import Unmeasured
 from tellwire.compare.http_connection import HttpConnection
@@ -250,6 +251,7 @@ class Comparison:
                 proxy = await stack.enter_async_context(Proxy((direct.host, direct.port), self._options.path))
                 url = f"http://127.0.0.1:{proxy.port}{direct.path}"
             self._progress("", "connecting", 0, 1)
+            forget()  # this process may have had to do with the address before
             states: asyncio.Queue[State] = asyncio.Queue()
             settings = Settings(try_timeout_s=self._options.patience_s, long_poll_s=1)
             begin = self._clock.now()

@@ -26,6 +26,9 @@ CLOSE_TIMEOUT_S = 5.0
 FRAGMENTS_MAX = 131_072
 """Frames that one message may come in: empty ones add nothing to its size, and would never end."""
 
+READ_MUCH_BYTES = 65_536
+"""What is as long is answered at once: of a peer that floods, one turn of the loop may read 32 times."""
+
 _Utf8Decoder = getincrementaldecoder("utf-8")
 
 
@@ -98,8 +101,9 @@ class FrameProtocol(SocketWriter, asyncio.Protocol):
                 self._on_frame(frame)
         for answer in filter(None, answers):
             self._put(answer)
-        if parser.state is not OPEN:
+        if len(data) >= READ_MUCH_BYTES or parser.state is not OPEN:
             self._flush_out()
+        if parser.state is not OPEN:
             self._end()
 
     def _on_frame(self, frame: Frame) -> None:
@@ -184,8 +188,8 @@ class FrameProtocol(SocketWriter, asyncio.Protocol):
     def _flush_out(self) -> None:
         if self._out:
             self.write(self._out.pop())
-            if self.is_overfull:
-                self._pause(2)
+        if self.is_overfull:
+            self._pause(2)
 
     def close_frames(self, code: int, reason: str) -> None:
         """Begin the closing handshake (RFC 6455, section 7.1.2)."""
