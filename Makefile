@@ -27,12 +27,11 @@ serve: $(RUN)
 	@exec $(PY) -m tellwire serve --grpc-port 0 --rtc $(ARGS)
 
 test: lint system-packages $(NODE)
-	@# Most of the time goes by in waiting for servers and clocks: three at a time still leave the two cores some room.
-	$(PY) -m pytest -n 3 -m "not soak and not browser" $(ARGS) || [ $$? = 5 ]
+	@# Most of the time goes by in waiting for servers and clocks: four at a time still leave the two cores some room.
+	$(PY) -m pytest -n 4 -m "not soak and not browser" $(ARGS) || [ $$? = 5 ]
 	@# Playwright runs its loop in greenlets of the tests' own thread, and where one of its tests fails, Python 3.11 may lose
 	@# count of its recursion while pytest explains that: so they have processes of their own. (5: ARGS chose none of these.)
-	$(PY) -m pytest -n 2 -m "not soak and browser" tests/browser $(ARGS) || [ $$? = 5 ]
-	$(PY) -m pytest -n 2 -m "not soak and browser" tests/clients tests/docs tests/examples $(ARGS) || [ $$? = 5 ]
+	$(PY) -m pytest -n 3 -m "not soak and browser" tests/browser tests/clients tests/docs tests/examples $(ARGS) || [ $$? = 5 ]
 
 lint: $(DEV)
 	$(PY) -m ruff check

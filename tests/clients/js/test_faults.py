@@ -100,9 +100,17 @@ def cut(proxy: Proxy, traffic: Traffic, count: int) -> None:
 
 FAULTS = (torn, slow, late, damaged, silent, cut)
 
+RING = list(zip(TRANSPORTS, (*TRANSPORTS[1:], TRANSPORTS[0]), strict=True))
+"""Each transport once as the one that is left, and once as the one that is come to."""
 
-@pytest.mark.parametrize("count", [125, pytest.param(840, marks=pytest.mark.soak)])
-@pytest.mark.parametrize(("before", "after"), list(permutations(TRANSPORTS, 2)))
+
+@pytest.mark.parametrize(
+    ("before", "after", "count"),
+    [
+        *((*pair, 125) for pair in RING),
+        *(pytest.param(*pair, 840, marks=pytest.mark.soak) for pair in permutations(TRANSPORTS, 2)),
+    ],
+)
 def test_nothing_is_lost_or_doubled_on_a_bad_line(
     beating: Server, proxy: Proxy, channel: str, connect: Connect, before: str, after: str, count: int
 ) -> None:
