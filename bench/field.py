@@ -256,7 +256,7 @@ PUSHPIN = Contender(
         }
     },
     _program_missing("pushpin", "https://pushpin.org/docs/install/"),
-    ports=2,
+    ports=3,
 )
 
 SOCKETS = (WEBSOCKETS, PICOWS, AIOHTTP, CHANNELS, WS, SOCKETIO_NODE, CENTRIFUGO)

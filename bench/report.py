@@ -36,7 +36,10 @@ def read_rows(path: Path) -> dict[str, Row]:
         return {}
     rows = {}
     for content in json.loads(path.read_text())["rows"]:
-        ratios = [Ratio(each["text"], each["value"], each["goal"], each["at_least"]) for each in content["ratios"]]
+        ratios = [
+            Ratio(each["text"], each["value"], each["goal"], each["at_least"], each["held_back"])
+            for each in content["ratios"]
+        ]
         entries = [Entry(**each) for each in content["entries"]]
         rows[content["key"]] = Row(content["key"], content["title"], entries, ratios, content["measured"])
     return rows
@@ -54,7 +57,7 @@ def render(rows: Sequence[Row], about: Mapping[str, object]) -> str:
     ]
     for row in rows:
         lines += [
-            f"| **{row.key}** {ratio.text} | {_value(ratio)} | {_goal(ratio)} | {MARKS[ratio.is_met]} |"
+            f"| **{row.key}** {ratio.text} | {_value(ratio)} | {_goal(ratio)} | {_mark(ratio)} |"
             for ratio in row.ratios
         ]
     for row in rows:
@@ -74,6 +77,13 @@ def render(rows: Sequence[Row], about: Mapping[str, object]) -> str:
 def render_row(row: Row) -> list[str]:
     """Return the lines of one row's part of the page."""
     return [f"## {row.key}: {row.title}", "", f"{row.measured}.", "", *_table(row)]
+
+
+def _mark(ratio: Ratio) -> str:
+    mark = MARKS[ratio.is_met]
+    if not ratio.held_back:
+        return mark
+    return f"{mark}; the load generator was the bottleneck of {' and of '.join(ratio.held_back)}"
 
 
 def _value(ratio: Ratio) -> str:

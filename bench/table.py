@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from children import ChildFailedError
 from contenders import Contender
-from generator import LoadFailedError
+from generator import BOTTLENECK, LoadFailedError
 from measuring import Bench, Entry
 
 MESSAGES = "messages/s"
@@ -34,6 +34,8 @@ class Ratio:
     value: float | None
     goal: float
     at_least: bool
+    held_back: list[str] = field(default_factory=list)
+    """Servers that could have done more than the load generator."""
 
     @property
     def is_met(self) -> bool | None:
@@ -60,7 +62,8 @@ class Row:
         sides = [self._side(side, metric) for side in (one, other)]
         names = [side.name if isinstance(side, Contender) else f"{side:,g}" for side in (one, other)]
         value = sides[0] / sides[1] if sides[0] and sides[1] else None
-        self.ratios.append(Ratio(f"{metric}: {names[0]} / {names[1]}", value, goal, at_least))
+        held_back = [entry.server for entry in self.entries if entry.server in names and BOTTLENECK in entry.remarks]
+        self.ratios.append(Ratio(f"{metric}: {names[0]} / {names[1]}", value, goal, at_least, held_back))
 
     def _side(self, side: Contender | float, metric: str) -> float | None:
         if not isinstance(side, Contender):

@@ -1,12 +1,16 @@
 """Pushpin, with the backend that it asks what to hold: one process each, ended together.
 
-``pushpin.py PORT FOLDER``: clients come to PORT, and publishers to the PULL socket of ZeroMQ on the port above it.
+``pushpin.py PORT FOLDER``: clients come to PORT, and publishers to the PULL socket of ZeroMQ on the port above it. The
+next one up is there when requests are answered: Condure takes connections before that, and closes them.
 """
 
+import http.client
+import socket
 import socketserver
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 # https://pushpin.org/docs/configuration/, and Debian's own file for the rest. Its limits on messages are counted in
@@ -73,6 +77,20 @@ class Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
 
 
+def wait_for(pushpin: subprocess.Popen[bytes], port: int) -> None:
+    """Wait until a request is held, which is when its answer's head comes, or there is no Pushpin any more."""
+    while pushpin.poll() is None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+        try:
+            connection.request("GET", "/bench")
+            if connection.getresponse().status == 200:
+                return
+        except (OSError, http.client.HTTPException):
+            time.sleep(0.05)
+        finally:
+            connection.close()
+
+
 def main() -> None:
     port, place = int(sys.argv[1]), Path(sys.argv[2])
     for name in ("run", "log"):
@@ -81,7 +99,10 @@ def main() -> None:
     threading.Thread(target=backend.serve_forever, daemon=True).start()
     (place / "routes").write_text(f"* 127.0.0.1:{backend.server_address[1]}\n")
     (place / "pushpin.conf").write_text(CONFIG.format(place=place, port=port, publish_port=port + 1))
-    sys.exit(subprocess.call(["pushpin", f"--config={place / 'pushpin.conf'}", "--merge-output"]))
+    pushpin = subprocess.Popen(["pushpin", f"--config={place / 'pushpin.conf'}", "--merge-output"])
+    wait_for(pushpin, port)
+    with socket.create_server(("127.0.0.1", port + 2)):
+        sys.exit(pushpin.wait())
 
 
 main()
