@@ -75,7 +75,7 @@ def now() -> str:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     effort = parser.add_mutually_exclusive_group()
-    effort.add_argument("--quick", action="store_true", help="about 40 minutes (the default)")
+    effort.add_argument("--quick", action="store_true", help="about 50 minutes (the default)")
     effort.add_argument("--full", action="store_true", help="longer runs, about two hours")
     parser.add_argument(
         "--only", action="append", choices=list(ROWS), metavar="ROW",
