@@ -74,7 +74,12 @@ export const CHANGES = {
     why:
       "Without a key for tokens the server answers to the names of its own machine only, as everybody may do everything " +
       "there. Give it a key (token_key_file), and it answers to every name and asks for a token.",
-    settings: [{ about: "Tellwire, its key", code: "tellwire token --new-key > token.key && chmod 644 token.key" }],
+    settings: [
+      {
+        about: "Tellwire, its key, where it is installed as a service",
+        code: "/opt/tellwire/.venv/bin/tellwire token --new-key | sudo install -m 600 /dev/stdin /etc/tellwire/token.key",
+      },
+    ],
   },
   timeouts: {
     title: "Bear longer silence",
