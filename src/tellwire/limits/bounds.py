@@ -83,3 +83,8 @@ class Limits:
     """Seconds that a polling client stays a member without asking again."""
     node_lease_s: float = 15.0
     """Seconds after which a node that is not heard of is dead, and its members have left."""
+
+    @property
+    def stop_s(self) -> float:
+        """Seconds that a server which is told to stop may need until it has closed all connections."""
+        return self.drain_delay_s + self.drain_s

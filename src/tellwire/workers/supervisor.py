@@ -257,9 +257,7 @@ class Supervisor:
             worker.send(signal.SIGTERM)
         if workers:
             ends = [asyncio.create_task(worker.end()) for worker in workers]
-            limits = self._settings.limits
-            drained_s = limits.drain_delay_s + limits.drain_s
-            _, late = await asyncio.wait(ends, timeout=drained_s + self._kill_after_s)
+            _, late = await asyncio.wait(ends, timeout=self._settings.limits.stop_s + self._kill_after_s)
             for worker in workers:
                 if late and not worker.ended:
                     _log.error("worker %d does not end; it is killed", worker.number)

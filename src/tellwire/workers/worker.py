@@ -66,7 +66,7 @@ class Line:
                 while self._end.recv(1):
                     pass
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(limits.drain_delay_s + limits.drain_s + ORPHAN_S)
+            time.sleep(limits.stop_s + ORPHAN_S)
             os._exit(1)
 
         threading.Thread(target=watch, daemon=True).start()
