@@ -13,7 +13,7 @@ import pytest
 from msgspec import structs
 
 from tellwire.client import Client, Member, Message, Settings, Subscription, TransportName, connect, connect_sync
-from tellwire.client.messages import ELSEWHERE, ORDER
+from tellwire.client.messages import ELSEWHERE, ORDER, Published
 from tellwire.errors import Conflict, Forbidden, InvalidData, NotFound, TooLarge, Unauthorized
 from tests.serving import Server
 
@@ -101,14 +101,20 @@ def test_channels_are_read_from_where_they_were_asked_for(server: Server, channe
     run(test)
 
 
+async def publish_many(client: Client, channel: str, count: int) -> list[asyncio.Task[Published]]:
+    """Publish numbers all at once, and read them in their order; return what is to be acknowledged."""
+    subscription = client.subscribe(channel)
+    await subscription.ready()
+    answers = [asyncio.create_task(client.publish(channel, number)) for number in range(count)]
+    assert await take(subscription, count) == list(range(count))
+    return answers
+
+
 @transport
 def test_thousands_of_publishes_keep_their_order(server: Server, channel: str, name: TransportName) -> None:
     async def test() -> None:
         async with client_of(server, name) as client:
-            subscription = client.subscribe(channel)
-            await subscription.ready()
-            answers = [asyncio.create_task(client.publish(channel, number)) for number in range(900)]
-            assert await take(subscription, 900) == list(range(900))
+            answers = await publish_many(client, channel, 900)
             await client.flush()
             assert not any(answer.duplicate for answer in await asyncio.gather(*answers))
 
@@ -123,11 +129,7 @@ def test_publishes_past_the_rate_keep_their_order(
 
     async def test() -> None:
         async with client_of(server, name) as client:
-            subscription = client.subscribe(channel)
-            await subscription.ready()
-            answers = [asyncio.create_task(client.publish(channel, number)) for number in range(1000)]
-            assert await take(subscription, 1000) == list(range(1000))
-            await asyncio.gather(*answers)
+            await asyncio.gather(*await publish_many(client, channel, 1000))
 
     run(test)
 
