@@ -5,12 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,6 +22,9 @@ LOAD_CORE = 1
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
+_PORTS = range(28_000, 32_700)
+"""Below those that Linux gives to outgoing connections, so that none of these takes a server's before it listens."""
+
 
 class ChildFailedError(Exception):
     """A process that did not start, or ended before its time; the message has the last lines of its log."""
@@ -29,15 +33,10 @@ class ChildFailedError(Exception):
 def free_port(count: int = 1) -> int:
     """Return a TCP port of the loopback interface that nobody listens on, nor on the next ones up to `count`."""
     while True:
-        with ExitStack() as probes:
-            first = probes.enter_context(socket.socket())
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
-            try:
-                for number in range(1, count):
-                    probes.enter_context(socket.socket()).bind(("127.0.0.1", port + number))
-            except (OSError, OverflowError):
-                continue
+        port = secrets.choice(_PORTS)
+        with ExitStack() as probes, suppress(OSError):
+            for number in range(count):
+                probes.enter_context(socket.socket()).bind(("127.0.0.1", port + number))
             return port
 
 

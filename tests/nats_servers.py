@@ -16,7 +16,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.redis_servers import free_port
+from tests.ports import free_port
 
 SERVER = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin")
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.ports import free_port
 from tests.wires import Address
 
 SERVER = shutil.which("redis-server")
@@ -22,13 +23,6 @@ SERVER = shutil.which("redis-server")
 needs_redis = pytest.mark.skipif(SERVER is None, reason="there is no redis-server here")
 
 _START_S = 15.0
-
-
-def free_port() -> int:
-    """Return a port of the loopback on which nobody listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 class RedisServer:

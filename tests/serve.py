@@ -61,7 +61,7 @@ def _end_with_parent() -> None:
 
 def run_direct(settings: Settings, hooks: Hooks | None) -> None:
     """Run the app over Tellwire's own transports, as its server does, with an application to ask."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    listener = _listen(settings)
     node = make_node(settings, hooks)
     grpc = make_grpc(settings, node, shares_port=False)
     http, websocket = direct_protocols(Bounds(settings.limits, node.turnstile, node.counters))
@@ -79,7 +79,8 @@ def run_direct(settings: Settings, hooks: Hooks | None) -> None:
 
 def run_uvicorn(settings: Settings, hooks: Hooks | None) -> None:
     """Run the app under uvicorn as it comes, over h11."""
-    listener = _listen()
+    listener = _listen(settings)
+    print(settings.server.port, flush=True)
     config = uvicorn.Config(
         make_app(make_node(settings, hooks), jsonp=settings.auth.jsonp),
         http="h11",
@@ -93,7 +94,8 @@ def run_uvicorn(settings: Settings, hooks: Hooks | None) -> None:
 
 def run_hypercorn(settings: Settings, hooks: Hooks | None) -> None:
     """Run the app under Hypercorn, with TLS and HTTP/2 where there is a certificate."""
-    listener = _listen()
+    listener = _listen(settings)
+    print(settings.server.port, flush=True)
     config = Config()
     config.bind = [f"fd://{listener.fileno()}"]
     config.certfile = settings.server.tls_cert
@@ -110,10 +112,8 @@ def run_hypercorn(settings: Settings, hooks: Hooks | None) -> None:
     asyncio.run(serving())
 
 
-def _listen() -> socket.socket:
-    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-    print(listener.getsockname()[1], flush=True)
-    return listener
+def _listen(settings: Settings) -> socket.socket:
+    return socket.create_server(("127.0.0.1", settings.server.port), backlog=1024)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.ports import free_port
 from tests.wires import Http
 
 ROOT = Path(__file__).parent.parent
@@ -62,14 +63,15 @@ class Server:
 
     Args:
         kind: Which server carries the app (see tests.serve).
-        settings: The rooms of `tellwire.config.Settings`; the port is always a free one.
+        settings: The rooms of `tellwire.config.Settings`; without a port, a free one that is nobody else's while the
+            server is away.
     """
 
     program = "tests.serve"
 
     def __init__(self, kind: str = "direct", **settings: Any) -> None:
         what = {"kind": kind, **settings}
-        what["server"] = {"port": 0, **settings.get("server", {})}
+        what["server"] = {"port": free_port(), **settings.get("server", {})}
         self.kind = kind
         self._log = TemporaryFile()  # noqa: SIM115  # lives as long as the process
         self._process = subprocess.Popen(

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tellwire.ice import IceSettings
+from tests.ports import free_port
 from tests.serving import ROOT, WATCHDOG_S
 
 SECRET = "the secret of the tests' TURN server"
@@ -25,9 +26,7 @@ class Turn:
     """One coturn; `settings` are those by which Tellwire knows it."""
 
     def __init__(self, directory: Path, program: str, *, loopback: bool) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         conf = CONF.read_text()
         conf = conf.replace("REPLACE-WITH-THE-SECRET-OF-TELLWIRE", SECRET)
         conf = conf.replace("listening-port=3478", f"listening-port={self.port}")

@@ -18,7 +18,8 @@ from tellwire.names import Namespaces
 from tellwire.testing.contract import DurableBrokerContract
 from tellwire.testing.harness import Collected, MakeBroker, on_loop, opened, publish
 from tellwire.testing.model import BrokerModelContract
-from tests.redis_servers import RedisServer, free_port, needs_redis, redis_server
+from tests.ports import free_port
+from tests.redis_servers import RedisServer, needs_redis, redis_server
 from tests.serving import Certificate
 
 pytestmark = needs_redis

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from tests.ports import free_port
 from tests.serving import Server
 from tests.wires import At
 
@@ -34,7 +35,7 @@ class Nodes:
     def __init__(self, urls: Sequence[str], **limits: Any) -> None:
         self._urls = urls
         self._limits = {"drain_s": 0.1, **limits}
-        self.servers = [self._start(url, 0) for url in urls]
+        self.servers = [self._start(url, free_port()) for url in urls]
         self.addresses = [At(server.port) for server in self.servers]
 
     def _start(self, url: str, port: int) -> Server:

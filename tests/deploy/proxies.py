@@ -22,19 +22,13 @@ from typing import NamedTuple, Self
 import pytest
 
 from tests.deploy.files import BACKEND, SECOND, deployed
+from tests.ports import free_port
 from tests.serving import WATCHDOG_S, Certificate
 
 
 def find(name: str) -> str | None:
     """Find a program, also where Debian has those for root."""
     return shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-
-
-def free_port() -> int:
-    """Find a port for a server that cannot tell which one it took."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class Setting(NamedTuple):

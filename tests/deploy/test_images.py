@@ -21,7 +21,8 @@ import yaml  # comes with what reads OpenAPI documents
 from tellwire.config import load_settings
 from tellwire.limits import Limits
 from tests.deploy.files import DEPLOY, deployed
-from tests.deploy.proxies import free_port, nginx_before, wanted
+from tests.deploy.proxies import nginx_before, wanted
+from tests.ports import free_port
 from tests.redis_servers import SERVER, RedisServer, needs_redis
 from tests.serving import ROOT, WATCHDOG_S, Server
 from tests.wires import At, WebSocket

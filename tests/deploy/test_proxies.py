@@ -15,8 +15,9 @@ import pytest
 from tellwire.client import State, connect
 from tellwire.client.messages import ORDER
 from tests.client.test_network import QUICK
-from tests.deploy.proxies import PROXIES, Proxy, free_port
+from tests.deploy.proxies import PROXIES, Proxy
 from tests.http2 import Http2
+from tests.ports import free_port
 from tests.readers import LineReader
 from tests.redis_servers import needs_redis, redis_server
 from tests.serving import WATCHDOG_S, Certificate, Server

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,18 +14,12 @@ from playwright.sync_api import Page, expect
 from tests.application.hosting import Client, Host
 from tests.browser.conftest import WATCHDOG_MS, WHILE_AWAY, Complaints
 from tests.docs.examples import file
+from tests.ports import free_port
 from tests.serving import ROOT, Server
 
 QUICK_STARTS = ROOT / "docs" / "quick-starts.md"
 GETTING_STARTED = ROOT / "docs" / "getting-started.md"
 README = ROOT / "README.md"
-
-
-def free_port() -> int:
-    """Find a port for a server whose address has to be known before it starts."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextmanager

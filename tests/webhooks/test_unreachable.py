@@ -16,6 +16,7 @@ from tellwire.testing.harness import on_loop
 from tellwire.webhooks import WebHooks
 from tellwire.webhooks.breaker import FAILURES_MAX, OPEN_FIRST_S
 from tellwire.webhooks.endpoint import CLIENT_SHARE, WAITING_PER_SLOT, Endpoint
+from tests.ports import free_port
 from tests.webhooks.backend import HALF, HANG_UP, Answer, Asked, Backend, Time, asking
 
 ANN = Client("c1", Identity(user="ann"), "websocket")
@@ -208,7 +209,7 @@ async def test_a_probe_that_is_cancelled_makes_way_for_another() -> None:
 @on_loop
 async def test_a_backend_that_comes_back_at_the_same_place_is_found() -> None:
     time = Time()
-    async with Backend() as first:
+    async with Backend(port=free_port()) as first:
         pass
     async with asking(first.url, time, hook_retries=0) as hooks:
         for _ in range(FAILURES_MAX + 3):

@@ -19,8 +19,9 @@ from tellwire.client.messages import TransportName
 from tellwire.protocol.proto import tellwire_pb2 as pb
 from tellwire.testing.harness import on_loop
 from tests.grpc.callers import Stream, call, json_data
+from tests.ports import free_port
 from tests.readers import READERS, SocketReader
-from tests.redis_servers import RedisServer, free_port, needs_redis, redis_server
+from tests.redis_servers import RedisServer, needs_redis, redis_server
 from tests.serving import WATCHDOG_S, Server
 from tests.wires import Closed, Http, Refused, WebSocket
 
