@@ -26,7 +26,9 @@ def come(guarded: Server, connect: Connect) -> Connect:
 
     def start(user: str, transport: str, **claims: Any) -> Driver:
         options = {"transports": [transport], "pollMs": 50, "longPollMs": 2000}
-        return connect(url(guarded), token=token(user, **claims), **options)
+        client = connect(url(guarded), token=token(user, **claims), **options)
+        client.wait_connected(transport)  # without a connection, who enters is in with the next one only
+        return client
 
     return start
 
@@ -147,6 +149,7 @@ def test_keeping_the_session_keeps_the_client_id(guarded: Server, connect: Conne
     ids = set()
     for transport in TRANSPORTS:
         client = connect(url(guarded), token=token("ann"), session="the secret of ann", transports=[transport])
+        client.wait_connected(transport)
         client.do("enter", channel=channel)
         ids.add(client.do("client"))
         client.close()
@@ -158,10 +161,12 @@ def test_presence_and_signals_outlive_the_server(
     start_server: Callable[..., Server], connect: Connect, channel: str, tmp_path: Any, transport: str
 ) -> None:
     settings = {**GUARDED, "server": {"broker": f"sqlite:///{tmp_path}/log.db"}}
-    del settings["handlers"]  # with them the port is not the one that is asked for
+    del settings["handlers"]
     server = start_server(**settings)
     ann = connect(url(server), token=token("ann"), transports=["websocket"])
     bob = connect(url(server), token=token("bob"), transports=[transport], pollMs=50)
+    ann.wait_connected("websocket")
+    bob.wait_connected(transport)
     ann.do("enter", channel=channel, state="a")
     bob.do("enter", channel=channel, state="b")
     ann.wait_for("members", lambda event: len(event["members"]) == 2)
