@@ -158,8 +158,15 @@ class Runner:
 
 
 def _read(process: subprocess.Popen[str], lines: int) -> str:
+    """Read so many lines; heartbeats, which come whenever it is time for them, are not among them."""
     assert process.stdout is not None
-    return "".join(process.stdout.readline() for _ in range(lines))
+    found: list[str] = []
+    while len(found) < lines and (line := process.stdout.readline()):
+        if line == ": \n":
+            process.stdout.readline()  # the empty one behind it
+        elif not line.startswith('{"type":"heartbeat"'):
+            found.append(line)
+    return "".join(found)
 
 
 def _end(process: subprocess.Popen[str]) -> None:
