@@ -245,9 +245,19 @@ CONT, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 
 
 def write_frame(
-    opcode: int, payload: bytes, *, fin: bool = True, rsv: int = 0, masked: bool = True, length: int | None = None
+    opcode: int,
+    payload: bytes,
+    *,
+    fin: bool = True,
+    rsv: int = 0,
+    masked: bool = True,
+    length: int | None = None,
+    key: bytes = b"\0\0\0\0",
 ) -> bytes:
-    """Write a client's frame, or one that is wrong in some way; `length` is what it claims, where that is not true."""
+    """Write a client's frame, or one that is wrong in some way; `length` is what it claims, where that is not true.
+
+    A key of zeros is a masking key; the bytes stay as they are.
+    """
     claimed = len(payload) if length is None else length
     mask_bit = 0x80 if masked else 0
     head = bytes([(0x80 if fin else 0) | rsv << 4 | opcode])
@@ -259,8 +269,7 @@ def write_frame(
         head += struct.pack("!BQ", mask_bit | 127, claimed)
     if not masked:
         return head + payload
-    # A mask of zeros is a mask; the bytes stay as they are.
-    return head + b"\0\0\0\0" + payload
+    return head + key + bytes(byte ^ key[place % 4] for place, byte in enumerate(payload))
 
 
 class WebSocket(Http):

@@ -12,11 +12,10 @@ import click
 import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
-from websockets.server import ServerProtocol
 
 from tellwire.protocol.encodings import BINARY, TEXT, data_frame
 from tellwire.transports.direct import WEBSOCKET, Connections, DirectHttpProtocol, DirectWebSocketProtocol
-from tellwire.transports.frames import FrameProtocol
+from tellwire.transports.frames import FrameParser, FrameProtocol
 from tellwire.transports.requests import Receive, Scope, Send
 
 
@@ -25,7 +24,7 @@ class EchoProtocol(FrameProtocol):
 
     __slots__ = ("_connections", "_window_bits")
 
-    def __init__(self, transport: asyncio.Transport, parser: ServerProtocol, connections: Connections) -> None:
+    def __init__(self, transport: asyncio.Transport, parser: FrameParser, connections: Connections) -> None:
         super().__init__(transport, parser)
         self._connections = connections
         self._window_bits = self.window_bits

@@ -1,12 +1,14 @@
 """WebSocket on a transport (RFC 6455): frames in, messages out, the closing handshake.
 
-The parser is websockets' sans-I/O ``ServerProtocol``; what is written does not go through it, so that a frame is made
-once for all who get it.
+The parser is websockets' sans-I/O ``ServerProtocol``. Messages that came whole, in one frame without compression, are
+taken past it, for a third of the time; everything else, and whatever is wrong, is the parser's. What is written does
+not go through it, either, so that a frame is made once for all who get it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from abc import abstractmethod
 from codecs import getincrementaldecoder
 from typing import cast
@@ -20,6 +22,11 @@ from tellwire.errors import CloseCode
 from tellwire.limits import Visit
 from tellwire.transports.writer import KEPT_MAX_BYTES, SocketWriter
 
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # where there is no compiled one
+    from websockets.utils import apply_mask
+
 CLOSE_TIMEOUT_S = 5.0
 """Seconds that a peer has to answer a close frame before the connection is cut."""
 
@@ -28,6 +35,11 @@ FRAGMENTS_MAX = 131_072
 
 READ_MUCH_BYTES = 65_536
 """What is as long is answered at once: of a peer that floods, one turn of the loop may read 32 times."""
+
+# The first two bytes of a frame (RFC 6455, section 5.2): FIN and no reserved bit, with the opcode; MASK.
+_FIN = 0x80
+_WHOLE = (TEXT | _FIN, BINARY | _FIN)
+_MASKED = 0x80
 
 _Utf8Decoder = getincrementaldecoder("utf-8")
 
@@ -38,6 +50,9 @@ class FrameParser(ServerProtocol):
     RFC 6455, section 5.4: "Control frames MAY be injected in the middle of a fragmented message"; websockets answers
     this one with 1002.
     """
+
+    is_before_frame = False
+    """Whether the next byte is the first of a frame; not known where it has parsed the handshake, and what followed."""
 
     def recv_frame(self, frame: Frame) -> None:
         if frame.opcode is CLOSE:
@@ -50,7 +65,7 @@ class FrameProtocol(SocketWriter, asyncio.Protocol):
 
     __slots__ = (
         "__weakref__", "_close_timer", "_closing", "_decoder", "_fragment_count",
-        "_fragments", "_opcode", "_parser", "_paused",
+        "_fragments", "_held", "_opcode", "_owed", "_parser", "_paused", "_size_max",
         "visit",
     )  # fmt: skip
 
@@ -58,11 +73,14 @@ class FrameProtocol(SocketWriter, asyncio.Protocol):
     """The connection's place in the counts; given to it when it has taken the connection over."""
 
     def __init__(
-        self, transport: asyncio.Transport, parser: ServerProtocol, pending_max_bytes: int = KEPT_MAX_BYTES
+        self, transport: asyncio.Transport, parser: FrameParser, pending_max_bytes: int = KEPT_MAX_BYTES
     ) -> None:
         super().__init__(transport, pending_max_bytes)
         self.visit = None
         self._parser = parser
+        self._size_max = parser.max_message_size or sys.maxsize
+        self._owed = 0 if parser.is_before_frame else sys.maxsize  # bytes still to come of what the parser has begun
+        self._held = b""  # of a header that is not whole yet
         self._fragments = bytearray()
         self._fragment_count = 0
         self._decoder: object | None = None
@@ -90,8 +108,42 @@ class FrameProtocol(SocketWriter, asyncio.Protocol):
     # From the transport
 
     def data_received(self, data: bytes) -> None:
+        if self._held:
+            data, self._held = self._held + data, b""
         parser = self._parser
-        parser.receive_data(data)
+        at, end = 0, len(data)
+        if self._owed:
+            at = self._parse(data, 0, self._owed)
+        while at < end:
+            start, stop = _payload(data, at, end)
+            if not start:
+                self._held = data[at:]
+                break
+            first = data[at]
+            if (
+                first in _WHOLE
+                and data[at + 1] >= _MASKED
+                and stop <= end
+                and stop - start <= self._size_max
+                and parser.current_size is None
+                and parser.state is OPEN
+                and not self._closing
+            ):
+                at = stop
+                self._on_whole(apply_mask(data[start:stop], data[start - 4 : start]), binary=first == _WHOLE[1])
+            else:
+                at = self._parse(data, at, stop)
+        if end >= READ_MUCH_BYTES or parser.state is not OPEN:
+            self._flush_out()
+        if parser.state is not OPEN:
+            self._end()
+
+    def _parse(self, data: bytes, start: int, stop: int) -> int:
+        """Let the parser have a frame, or what is there of it; return where it ended."""
+        end = min(stop, len(data))
+        self._owed = stop - end
+        parser = self._parser
+        parser.receive_data(data[start:end])
         answers = parser.data_to_send()
         for frame in cast(list[Frame], parser.events_received()):
             # The parser has answered pings already; a pong goes out where its ping stood among the messages.
@@ -101,20 +153,19 @@ class FrameProtocol(SocketWriter, asyncio.Protocol):
                 self._on_frame(frame)
         for answer in filter(None, answers):
             self._put(answer)
-        if len(data) >= READ_MUCH_BYTES or parser.state is not OPEN:
-            self._flush_out()
-        if parser.state is not OPEN:
-            self._end()
+        return end
+
+    def _on_whole(self, payload: bytes, *, binary: bool) -> None:
+        if binary or _is_utf8(payload):
+            self.on_message(payload, binary=binary)
+        else:
+            self._not_utf8()
 
     def _on_frame(self, frame: Frame) -> None:
         opcode = frame.opcode
         if opcode is TEXT or opcode is BINARY:
             if frame.fin:
-                payload = bytes(frame.data)
-                if opcode is TEXT and not _is_utf8(payload):
-                    self._not_utf8()
-                else:
-                    self.on_message(payload, binary=opcode is BINARY)
+                self._on_whole(bytes(frame.data), binary=opcode is BINARY)
                 return
             self._opcode = opcode
             self._fragment_count = 0
@@ -239,6 +290,20 @@ class FrameProtocol(SocketWriter, asyncio.Protocol):
         if self._paused == why and not self.transport.is_closing():
             self.transport.resume_reading()
         self._paused &= ~why
+
+
+def _payload(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """Find where the payload of the frame at `at` starts and stops; zeros while its header is not whole."""
+    if end - at < 2:
+        return 0, 0
+    size = data[at + 1] & 0x7F
+    start = at + 2
+    if size > 125:
+        start += 2 if size == 126 else 8
+        size = int.from_bytes(data[at + 2 : start])
+    if data[at + 1] >= _MASKED:
+        start += 4
+    return (start, start + size) if start <= end else (0, 0)
 
 
 def _is_utf8(payload: bytes) -> bool:

@@ -23,7 +23,6 @@ from websockets.exceptions import InvalidHandshake
 from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
 from websockets.headers import build_extension, parse_extension
 from websockets.protocol import OPEN
-from websockets.server import ServerProtocol
 
 from tellwire.limits import Visit
 from tellwire.tasks import Tasks
@@ -36,7 +35,7 @@ WEBSOCKET = "tellwire.websocket"
 Connections = set[Any]
 """uvicorn's open connections: whoever takes one over is in it, and leaves it."""
 
-MakeDoor = Callable[[asyncio.Transport, ServerProtocol, Connections], FrameProtocol]
+MakeDoor = Callable[[asyncio.Transport, FrameParser, Connections], FrameProtocol]
 
 EARLY_MAX_BYTES = 65_536
 """What may come from a client before its handshake is answered; none should (RFC 6455, section 4.1)."""
@@ -173,6 +172,7 @@ class DirectHandshake(asyncio.Protocol):
         for name, value in self.default_headers:
             answer += (name, b": ", value, b"\r\n")
         parser = FrameParser(state=OPEN, max_size=self.max_size, logger=_log)
+        parser.is_before_frame = True
         if opening.compression is not None:
             value, like = opening.compression
             answer.append(b"Sec-WebSocket-Extensions: %b\r\n" % value)
@@ -304,7 +304,7 @@ class DirectWebSocketProtocol(WebSocketsSansIOProtocol):
         self.handshake_complete = True
         # run_asgi closes the transport of an application that is done, unless a closing handshake is under way.
         self.close_timer = self.loop.call_later(0, lambda: None)
-        take_over(self, make(self.transport, self.conn, self.connections), self.connections)
+        take_over(self, make(self.transport, cast(FrameParser, self.conn), self.connections), self.connections)
         # Nothing is left in a circle, for the garbage collector to find.
         cast(dict[str, Any], self.scope)["extensions"].pop(WEBSOCKET)
 

@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 from collections import deque
 
-from websockets.server import ServerProtocol
-
 from tellwire.errors import CloseCode, Draining, Forbidden, RequestError, TellwireError, TooManyConnections
 from tellwire.node import Caller, Node
 from tellwire.protocol.codecs import CODECS, JSON, Codec
@@ -17,7 +15,7 @@ from tellwire.protocol.session import Session, describe
 from tellwire.subscriber import Subscriber
 from tellwire.transports.conversation import Conversation
 from tellwire.transports.direct import WEBSOCKET, Connections, DirectWebSocketProtocol
-from tellwire.transports.frames import FrameProtocol
+from tellwire.transports.frames import FrameParser, FrameProtocol
 from tellwire.transports.requests import Query, Receive, Scope, Send, handshake, problem
 from tellwire.transports.writer import SLOT_MAX_BYTES
 
@@ -37,7 +35,7 @@ class WebSocketDoor(FrameProtocol):
         caller: Caller,
         codec: Codec,
         transport: asyncio.Transport,
-        parser: ServerProtocol,
+        parser: FrameParser,
         connections: Connections,
     ) -> None:
         super().__init__(transport, parser, node.limits.pending_max_bytes)
@@ -94,7 +92,7 @@ class RefusedWebSocket(FrameProtocol):
         exc: TellwireError,
         codec: Codec,
         transport: asyncio.Transport,
-        parser: ServerProtocol,
+        parser: FrameParser,
         connections: Connections,
     ) -> None:
         super().__init__(transport, parser)
@@ -270,7 +268,7 @@ class WebSocketEndpoint:
         if extension is not None:
             door: list[WebSocketDoor] = []
 
-            def make(transport: asyncio.Transport, parser: ServerProtocol, open_: Connections) -> WebSocketDoor:
+            def make(transport: asyncio.Transport, parser: FrameParser, open_: Connections) -> WebSocketDoor:
                 door.append(WebSocketDoor(node, caller, codec, transport, parser, open_))
                 return door[0]
 
