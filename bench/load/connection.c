@@ -283,12 +283,20 @@ static size_t take_frames(connection *c, const char *bytes, size_t len, uint64_t
     return used;
 }
 
+/* Find the next mark: most often as far behind the one before as that was behind its own. */
+static const char *find_mark(const connection *c, const char *bytes, size_t len) {
+    if (c->mark_apart && c->mark_apart + MARK_LEN <= len && memcmp(bytes + c->mark_apart, MARK, MARK_LEN) == 0)
+        return bytes + c->mark_apart;
+    return memmem(bytes, len, MARK, MARK_LEN);
+}
+
 /* Take what is marked in a body, whatever its format and chunks are; return how much need not be seen again. */
 static size_t take_body(connection *c, const char *bytes, size_t len, uint64_t now) {
     size_t used = 0;
     while (len - used >= MARK_LEN) {
-        const char *mark = memmem(bytes + used, len - used, MARK, MARK_LEN);
+        const char *mark = find_mark(c, bytes + used, len - used);
         if (mark == NULL) return len - (MARK_LEN - 1);
+        if (used) c->mark_apart = (size_t)(mark - (bytes + used));
         used = (size_t)(mark - bytes);
         if (len - used < MARK_LEN + STAMP_DIGITS) break;
         take_message(c, mark, now);

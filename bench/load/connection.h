@@ -30,6 +30,7 @@ typedef struct {
     int step;
     unsigned messages;
     size_t mark_from_end;           /* where the last message had its mark: the next one mostly has it there too */
+    size_t mark_apart;              /* in a stream: what stood between the last two messages' stamps and marks */
     char *held;                     /* what came of a frame that is not whole yet */
     size_t held_len, held_cap;
     char *out;                      /* what the socket did not take yet */
