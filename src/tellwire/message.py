@@ -127,7 +127,8 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     @property
     def size(self) -> int:
         """Bytes that this message counts for in every bound: its texts and a flat 120 for keeping it."""
-        texts = len(self.channel) + len(self.id) + len(self.event) + len(self.key or "") + len(self.trace)
+        key = self.key
+        texts = len(self.channel) + len(self.id) + len(self.event) + len(self.trace) + (len(key) if key else 0)
         return len(self.data) + texts + 120
 
 

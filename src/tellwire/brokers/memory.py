@@ -77,7 +77,7 @@ class _Region:
     def trim(self, log: _Channel, now: int) -> None:
         """Bring a channel that was just appended to, and the namespace, back within their bounds."""
         settings = self.settings
-        while len(log) > settings.history_messages:
+        for _ in range(len(log) - settings.history_messages):
             self.drop_first(log)
         self.expire(log, now)
         # The channel at the front was not used for longest: looking at it on every append empties idle channels

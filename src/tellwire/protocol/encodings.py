@@ -49,11 +49,15 @@ class Encoding(ABC):
         return self.push(Heartbeat(cursor))
 
 
+SHORT_BYTES = 126
+"""Payloads below this have their length in the second byte of the frame (RFC 6455, section 5.2)."""
+
+
 def websocket_frame(opcode: int, payload: bytes, *, rsv1: bool = False) -> bytes:
     """Write one unmasked, unfragmented frame (RFC 6455, section 5.2)."""
     first = 0x80 | (0x40 if rsv1 else 0) | opcode
     size = len(payload)
-    if size < 126:
+    if size < SHORT_BYTES:
         return struct.pack("!BB", first, size) + payload
     if size < 65_536:
         return struct.pack("!BBH", first, 126, size) + payload
@@ -76,6 +80,7 @@ class WebSocketEncoding(Encoding):
         self.key = f"ws.{codec.name}.{window_bits}"
         self._opcode = BINARY if codec.binary else TEXT
         self._window_bits = window_bits
+        self._heads = [websocket_frame(self._opcode, bytes(size))[:2] for size in range(SHORT_BYTES)]
 
     def frame(self, message: Message, epoch: str) -> bytes:
         return self.wrap(self.codec.message(message))
@@ -85,6 +90,8 @@ class WebSocketEncoding(Encoding):
 
     def wrap(self, payload: bytes) -> bytes:
         """Put a payload into a frame, compressed where that makes it smaller."""
+        if len(payload) < SHORT_BYTES:  # most answers
+            return self._heads[len(payload)] + payload
         return data_frame(self._opcode, payload, self._window_bits)
 
     def beat(self, cursor: str) -> bytes:
