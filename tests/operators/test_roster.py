@@ -17,7 +17,7 @@ from tellwire.message import Message
 from tellwire.names import Namespaces
 from tellwire.node import Node, Title
 from tellwire.node.figures import rate_of
-from tellwire.node.roster import PART_BYTES, _Asked, _Part
+from tellwire.node.questions import PART_BYTES, Asked, Part
 from tellwire.presence import make_presence
 from tellwire.testing.harness import on_loop
 from tests.redis_servers import RedisServer, needs_redis, redis_server
@@ -91,8 +91,8 @@ async def test_question_that_a_node_does_not_know_is_not_answered(redis: RedisSe
         assert [each.name for each in answers.unanswered] == ["two"]
 
 
-def part(number: int, *, is_last: bool = False, node: str = "b") -> _Part:
-    return _Part("q", node, number, [msgspec.Raw(b"%d" % number)], is_last)
+def part(number: int, *, is_last: bool = False, node: str = "b") -> Part:
+    return Part("q", node, number, [msgspec.Raw(b"%d" % number)], is_last)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def part(number: int, *, is_last: bool = False, node: str = "b") -> _Part:
     [([0, 1, 2], True), ([0, 0, 1, 1, 2], True), ([0, 2], False), ([1, 2], False), ([0, 1], False), ([2, 1, 0], False)],
 )
 def test_answer_with_a_part_that_was_lost_counts_as_none(numbers: list[int], is_answer: bool) -> None:
-    asked = _Asked(["b"])
+    asked = Asked(["b"])
     for number in numbers:
         asked.take(part(number, is_last=number == 2))
     assert asked.done.is_set() is is_answer
@@ -108,7 +108,7 @@ def test_answer_with_a_part_that_was_lost_counts_as_none(numbers: list[int], is_
 
 
 def test_answer_of_a_node_that_was_not_known_counts_and_is_not_waited_for() -> None:
-    asked = _Asked(["b"])
+    asked = Asked(["b"])
     asked.take(part(0, node="new"))
     asked.take(part(0, is_last=True))
     assert asked.done.is_set()

@@ -16,7 +16,7 @@ from tellwire.errors import CloseCode
 from tellwire.message import Draft, Message
 from tellwire.node.callers import Caller
 from tellwire.node.local import Local, LocalReading
-from tellwire.node.roster import Question
+from tellwire.node.questions import Question
 from tellwire.protocol.internal import CONTROL
 from tellwire.subscriber import Subscriber
 

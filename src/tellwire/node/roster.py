@@ -14,15 +14,16 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from tellwire.errors import BadRequest, NotFound, TellwireError
+from tellwire.errors import BadRequest, NotFound, TellwireError, Unavailable
 from tellwire.message import Draft, Message
 from tellwire.node.figures import Figures, stats_of
 from tellwire.node.local import Local, LocalReading
+from tellwire.node.questions import Asked, Question, Said, decode_part, in_parts
 from tellwire.presence import Member
 from tellwire.protocol.internal import ANSWERS
 from tellwire.subscriber import Subscriber
@@ -33,11 +34,11 @@ if TYPE_CHECKING:
 ROSTER = "$nodes"
 """The channel of presence whose members are nodes; no client can name it."""
 
+DEADLINE_S = 2.0
+"""Seconds in which other nodes have to answer, where the request does not say."""
+
 NODES_MAX = 1000
 """Nodes that are listed and asked, at most."""
-
-PART_BYTES = 128 * 1024
-"""About how much of an answer is said at once: less than any broker's bound on a message."""
 
 LEAVE_S = 1.0
 """Seconds that a node which ends waits for the store to take it out."""
@@ -78,35 +79,6 @@ class Known(NamedTuple):
         return max(0.0, time.time() - float(self.said.get("at", 0)))
 
 
-class Question(msgspec.Struct, omit_defaults=True):
-    """What a node asks of others; ``to`` are the ids of those that are meant, None means all."""
-
-    id: str
-    asker: str
-    what: str
-    to: tuple[str, ...] | None = None
-    wanted: msgspec.Raw = msgspec.Raw(b"null")
-
-
-class _Part(msgspec.Struct, omit_defaults=True):
-    """A piece of one node's answer; parts come in order, and the last one says so."""
-
-    id: str
-    node: str
-    number: int
-    items: list[msgspec.Raw]
-    is_last: bool = False
-    head: msgspec.Raw = msgspec.Raw(b"null")
-
-
-class Said(NamedTuple):
-    """One node's answer: its own fields, and a list."""
-
-    node: str
-    head: Any
-    items: list[Any]
-
-
 class Answers(NamedTuple):
     """What came back in time, and which nodes did not answer."""
 
@@ -117,34 +89,7 @@ class Answers(NamedTuple):
 Answering = Callable[["Node", bytes], Awaitable[tuple[Any, Iterable[Any]]]]
 """Answers a question about one node, given what is wanted as JSON: fields of its own, and a list."""
 
-_decode_part = msgspec.json.Decoder(_Part).decode
 _decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
-
-
-class _Asked:
-    """A question that waits for its answers."""
-
-    def __init__(self, expected: Iterable[str]) -> None:
-        self.missing = set(expected)
-        self.parts: dict[str, list[_Part]] = {}
-        self.done = asyncio.Event()
-
-    def take(self, part: _Part) -> None:
-        parts = self.parts.setdefault(part.node, [])
-        if part.number != len(parts) or (parts and parts[-1].is_last):
-            return  # twice, or after one that was lost: then it counts as no answer
-        parts.append(part)
-        if part.is_last:
-            self.missing.discard(part.node)
-            if not self.missing:
-                self.done.set()
-
-    def said(self) -> Iterator[Said]:
-        """Return the answers that are whole; also of nodes that were not known, and are not waited for."""
-        for node, parts in self.parts.items():
-            if parts and parts[-1].is_last:
-                items = [_decode(raw) for part in parts for raw in part.items]
-                yield Said(node, _decode(parts[-1].head), items)
 
 
 class Roster:
@@ -159,7 +104,7 @@ class Roster:
         self._node = node
         self.title = title
         self._reading = LocalReading(self._take)
-        self._asked: dict[str, _Asked] = {}
+        self._asked: dict[str, Asked] = {}
         self._answering: dict[str, Answering] = {}
         self._known: list[Known] = []
         self._is_in = False
@@ -289,7 +234,7 @@ class Roster:
         raw = msgspec.json.encode(wanted)
         known = await self.known() if only is None else only
         me = self._node.name
-        asked = _Asked(each.id for each in known if each.id != me)
+        asked = Asked(each.id for each in known if each.id != me)
         said: list[Said] = []
         if only is None or any(each.id == me for each in only):
             head, items = await self._answering[what](self._node, raw)
@@ -313,6 +258,21 @@ class Roster:
         answered = {each.node for each in said}
         return Answers(said, [each for each in known if each.id not in answered])
 
+    async def ask_one(self, id_: str, what: str, wanted: Any, deadline_s: float = DEADLINE_S) -> Any:
+        """Ask another node; return the fields of its answer, None where there is no such node (any more).
+
+        Raises Unavailable where nothing came in time: it may be there nevertheless.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(deadline_s):
+                member = await self._node.presence.find(ROSTER, id_)
+                if member is None:
+                    return None
+                answers = await self.ask(what, wanted, deadline_s, [_known(member)])
+                if answers.said:
+                    return answers.said[0].head
+        raise Unavailable(f"the node that knows did not answer within {deadline_s:g} seconds; ask again")
+
     # Answering
 
     async def hear(self, question: Question) -> None:
@@ -322,28 +282,14 @@ class Roster:
         if answering is None or question.asker == me or (question.to is not None and me not in question.to):
             return
         head, items = await answering(self._node, bytes(question.wanted))
-        part = _Part(question.id, self._node.name, 0, [])
-        size = 0
-        for item in items:
-            raw = msgspec.Raw(msgspec.json.encode(item))
-            if size and size + len(raw) > PART_BYTES:
-                await self._say(question.asker, part)
-                part = _Part(question.id, self._node.name, part.number + 1, [])
-                size = 0
-            part.items.append(raw)
-            size += len(raw)
-        part.is_last = True
-        part.head = msgspec.Raw(msgspec.json.encode(head))
-        await self._say(question.asker, part)
-
-    async def _say(self, asker: str, part: _Part) -> None:
-        data = msgspec.json.encode(part)
-        await self._node.broker.append(Draft(ANSWERS + asker, data, event="answer", ephemeral=True))
+        for part in in_parts(question.id, me, head, items):
+            data = msgspec.json.encode(part)
+            await self._node.broker.append(Draft(ANSWERS + question.asker, data, event="answer", ephemeral=True))
 
     def _take(self) -> None:
         while (item := self._reading.take()) is not None:
             if isinstance(item, Message):
-                part = _decode_part(item.data)
+                part = decode_part(item.data)
                 if (asked := self._asked.get(part.id)) is not None:
                     asked.take(part)
 

@@ -12,6 +12,7 @@ from tellwire.errors import BadRequest
 from tellwire.message import Appended
 from tellwire.names import check_channel
 from tellwire.node import (
+    DEADLINE_S,
     Answers,
     Caller,
     ChannelsWanted,
@@ -42,9 +43,8 @@ from tellwire.transports.requests import (
 LISTED = 100
 """Nodes, connections, channels or members in one answer, where the request does not say."""
 
-DEADLINE_S = 2.0
 DEADLINE_MAX_S = 10.0
-"""Seconds in which other nodes have to answer; those that do not are named in the answer."""
+"""Most seconds in which other nodes have to answer; those that do not are named in the answer."""
 
 BODY_MAX_BYTES = 65_536
 

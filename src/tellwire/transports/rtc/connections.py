@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import re
 import secrets
 import socket
 import string
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
+from typing import Any
 
+import msgspec
 from aioice.ice import get_host_addresses
 
 from tellwire.errors import CloseCode, RateLimited, TooManyConnections
@@ -38,6 +41,41 @@ PORTS_TRIED = 64
 """Ports that are tried from `rtc_port` on: each process of one server takes its own."""
 
 NAME_LETTERS = string.ascii_letters + string.digits
+
+ID = re.compile(r"[A-Za-z0-9]{24}\.([A-Za-z0-9_-]{12})")
+"""What a connection is called: a secret of 143 bits, and the name of its node, so that only that one is asked."""
+
+END = "end_data_channels"
+"""What a node is asked that has a connection which is to end."""
+
+
+class _EndWanted(msgspec.Struct, omit_defaults=True):
+    """Which connection is to end, and for whom."""
+
+    id: str
+    user: str | None = None
+
+
+class _Pace:
+    """How often something is done: for each caller, and in all."""
+
+    def __init__(self, node: Node, settings: RtcSettings, what: str) -> None:
+        self._node = node
+        self._settings = settings
+        self._what = what
+        self._all = Bucket(settings.rtc_offers_per_s, settings.rtc_offers_per_s)
+        self._each = Buckets(settings.rtc_offers_per_caller_s, settings.rtc_offers_per_caller_s)
+
+    def take(self, caller: Caller) -> None:
+        """Count one; raises RateLimited. What is refused to one caller takes nothing from the others."""
+        now = time.monotonic()
+        name, wait_s = "rtc_offers_per_caller_s", self._each.take(caller.key, 1, now)
+        if not wait_s:
+            name, wait_s = "rtc_offers_per_s", self._all.take(1, now)
+        if wait_s:
+            self._node.counters.limit_hit(name)
+            at_most = getattr(self._settings, name)
+            raise RateLimited(f"too many {self._what}: at most {at_most:g} a second are taken", wait_s)
 
 
 class Connections:
@@ -68,8 +106,8 @@ class Connections:
         self._beat: asyncio.TimerHandle | None = None
         self._due: dict[RtcDoor, None] = {}
         self._is_pumping = False
-        self._all = Bucket(settings.rtc_offers_per_s, settings.rtc_offers_per_s)
-        self._each = Buckets(settings.rtc_offers_per_caller_s, settings.rtc_offers_per_caller_s)
+        self._offers = _Pace(node, settings, "offers of data channels")
+        self._ends = _Pace(node, settings, "ends of other nodes' data channels")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._empty = asyncio.Event()
 
@@ -77,6 +115,7 @@ class Connections:
         if self._loop is not None:
             return
         self._loop = asyncio.get_running_loop()
+        self.node.roster.answer_with(END, self._answer_end)
         if not type(self._loop).__module__.startswith("uvloop"):
             # Measured: asyncio's own loop takes one datagram in a turn, and the kernel drops what comes meanwhile.
             raise ValueError("rtc needs uvloop as the event loop; run the server with it, or leave rtc off")
@@ -124,8 +163,12 @@ class Connections:
         """Return a secret of letters and digits, which are what ICE takes (RFC 8839, section 5.4)."""
         return "".join(secrets.choice(NAME_LETTERS) for _ in range(chars))
 
+    def fresh_id(self) -> str:
+        """Return what a new connection is called among all of all nodes (see `ID`)."""
+        return f"{self.fresh_name(24)}.{self.node.name}"
+
     async def accept(self, offer: bytes, caller: Caller, since: str | None) -> Accepted:
-        self._throttle(caller)
+        self._offers.take(caller)
         read = read_offer(offer)
         node = self.node
         node.check_room(caller)
@@ -152,24 +195,28 @@ class Connections:
         )
         return Accepted(door.id, answer)
 
-    def _throttle(self, caller: Caller) -> None:
-        now = time.monotonic()
-        for name, wait_s in (
-            ("rtc_offers_per_caller_s", self._each.take(caller.key, 1, now)),
-            ("rtc_offers_per_s", self._all.take(1, now)),
-        ):
-            if wait_s:
-                self.node.counters.limit_hit(name)
-                at_most = getattr(self.settings, name)
-                raise RateLimited(f"too many offers of data channels: at most {at_most:g} a second are taken", wait_s)
-
     def _lose_patience(self, door: RtcDoor) -> None:
         self.node.counters.limit_hit("rtc_open_s")
         self.drop(door)
 
     async def end(self, id_: str, caller: Caller) -> bool:
-        door = self._by_id.get(id_)
-        if door is None or door.state is State.CLOSING or door.caller.user != caller.user:
+        named = ID.fullmatch(id_)
+        if named is None:
+            return False
+        wanted = _EndWanted(id_, caller.user)
+        if named[1] == self.node.name:
+            return self._end_here(wanted)
+        self._ends.take(caller)  # it is a message to all nodes
+        said = await self.node.roster.ask_one(named[1], END, wanted)
+        return said is not None and said["ended"]
+
+    async def _answer_end(self, node: Node, wanted: bytes) -> tuple[Any, Iterable[Any]]:
+        return {"ended": self._end_here(msgspec.json.decode(wanted, type=_EndWanted))}, ()
+
+    def _end_here(self, wanted: _EndWanted) -> bool:
+        """End a connection that this node has; False where it has none that is the user's."""
+        door = self._by_id.get(wanted.id)
+        if door is None or door.state is State.CLOSING or door.caller.user != wanted.user:
             return False
         if door.state is State.OPEN:
             # It is dropped once its peer has read why.

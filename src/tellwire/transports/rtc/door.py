@@ -71,7 +71,7 @@ class RtcDoor:
         self.visit = visit
         self.ufrag = home.fresh_name(9)
         self.password = home.fresh_name(24)
-        self.id = home.fresh_name(24)
+        self.id = home.fresh_id()
         self.addresses: list[Address] = []
         self.state = State.ANSWERED
         self.writable = False

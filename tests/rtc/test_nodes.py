@@ -1,0 +1,171 @@
+"""Data channels of several nodes on one log: ``DELETE`` ends a connection wherever it is asked (spec, section 17.1)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import psutil
+import pytest
+
+from tests.guarded import SECRET, bearer, someone, token
+from tests.redis_servers import RedisServer, needs_redis, redis_server
+from tests.rtc.conftest import RTC
+from tests.rtc.peers import Peer, run
+from tests.serving import Server
+from tests.wires import Http, Response
+
+pytestmark = needs_redis
+
+
+class Nodes(NamedTuple):
+    """Where peers are, and another node, with their Redis."""
+
+    one: Server
+    two: Server
+    redis: RedisServer
+
+
+def start(redis: RedisServer, start_server: Callable[..., Server] = Server, *, node_lease_s: float = 3.0) -> Server:
+    return start_server(
+        rtc={**RTC, "rtc_offers_per_caller_s": 5.0, "rtc_offers_per_s": 50.0},
+        server={"broker": redis.url},
+        auth={"token_key": SECRET},
+        limits={"drain_s": 0.1, "node_lease_s": node_lease_s},
+    )
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as redis:
+        one, two = start(redis), start(redis)
+        yield Nodes(one, two, redis)
+        one.close()
+        two.close()
+
+
+def end(server: Server, location: str, user: str) -> Response:
+    """End a connection for a user."""
+    with Http(server) as http:
+        return http.request("DELETE", location, headers=[bearer(token(user))])
+
+
+async def end_aside(server: Server, location: str, user: str) -> Any:
+    """End a connection while this loop goes on; return 200, or the code that it was refused with."""
+    answer = await asyncio.to_thread(end, server, location, user)
+    return answer.json().get("code", answer.status)
+
+
+def test_any_node_ends_it_for_its_user_only(nodes: Nodes) -> None:
+    ann = someone()
+
+    async def test() -> None:
+        async with Peer(nodes.one, token=token(ann)) as peer:
+            await peer.ask(type="connect")
+            assert await end_aside(nodes.two, peer.location, someone()) == "not_found"
+            secret, _, node = peer.location.removeprefix("/v1/rtc/").partition(".")
+            other = secret[:-1] + ("a" if secret[-1] != "a" else "b")
+            for wrong in (f"{other}.{node}", f"{secret}.{node[::-1]}", f"{secret}.{node}x", secret, f"{secret}.", "x"):
+                assert await end_aside(nodes.two, f"/v1/rtc/{wrong}", ann) == "not_found", wrong
+            assert (await peer.ask(type="ping"))["type"] == "pong"
+            assert await end_aside(nodes.two, peer.location, ann) == 200
+            assert await end_aside(nodes.two, peer.location, ann) == "not_found"
+            assert await end_aside(nodes.one, peer.location, ann) == "not_found"
+            closing = await peer.read_closing()
+            assert (closing["type"], closing["code"]) == ("closing", 1000)
+
+    run(test())
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_of_those_who_end_it_at_once_one_does(nodes: Nodes, is_open: bool) -> None:
+    ann = someone()
+
+    async def test() -> None:
+        peer = Peer(nodes.one, token=token(ann))
+        assert (await peer.offer()).status_code == 201
+        if is_open:
+            await peer.opened()
+            await peer.ask(type="connect")
+        said = await asyncio.gather(*(end_aside(each, peer.location, ann) for each in (*nodes[:2], *nodes[:2])))
+        assert sorted(said, key=str) == [200, *["not_found"] * 3]
+        await peer.connection.close()
+
+    run(test())
+
+
+def test_one_user_cannot_have_the_others_ask_without_end(nodes: Nodes) -> None:
+    ann, bob = someone(), someone()
+
+    async def test() -> None:
+        async with Peer(nodes.one, token=token(ann)) as peer:
+            await peer.ask(type="connect")
+            with Http(nodes.two) as http:
+                mallory = [bearer(token(someone()))]
+                refused = 0
+                while refused < 100:
+                    answer = http.request("DELETE", peer.location, headers=mallory)
+                    refused += answer.status == 429
+                    assert answer.status in (404, 429)
+                assert answer.headers["retry-after"] == "1"
+            assert await end_aside(nodes.two, peer.location, bob) == "not_found", "they are counted apart"
+            assert await end_aside(nodes.two, peer.location, ann) == 200
+
+    run(test())
+
+
+def test_node_that_stands_still_is_not_taken_for_gone(nodes: Nodes) -> None:
+    ann = someone()
+
+    async def test() -> None:
+        async with Peer(nodes.one, token=token(ann)) as peer:
+            await peer.ask(type="connect")
+            process = psutil.Process(nodes.one.pid)
+            process.suspend()
+            try:
+                assert await end_aside(nodes.two, peer.location, ann) == "unavailable"
+            finally:
+                process.resume()
+            assert (await peer.read_closing())["code"] == 1000, "it did what it was asked"
+
+    run(test())
+
+
+def test_node_that_holds_it_needs_no_broker(nodes: Nodes) -> None:
+    ann = someone()
+
+    async def test() -> None:
+        async with Peer(nodes.one, token=token(ann)) as peer, Peer(nodes.one, token=token(ann)) as other:
+            for each in (peer, other):
+                await each.ask(type="connect")
+            nodes.redis.pause()
+            try:
+                assert await end_aside(nodes.two, peer.location, ann) == "unavailable"
+                assert await end_aside(nodes.one, other.location, ann) == 200
+            finally:
+                nodes.redis.go_on()
+            assert (await other.read_closing())["code"] == 1000
+            while (said := await end_aside(nodes.two, peer.location, ann)) == "unavailable":
+                pass
+            assert said in (200, "not_found")
+            assert (await peer.read_closing())["code"] == 1000
+
+    run(test())
+
+
+def test_connection_of_a_killed_node_is_gone_when_its_lease_is_over(
+    nodes: Nodes, start_server: Callable[..., Server]
+) -> None:
+    ann = someone()
+    three = start(nodes.redis, start_server, node_lease_s=1.0)
+
+    async def test() -> None:
+        async with Peer(three, token=token(ann)) as peer:
+            await peer.ask(type="connect")
+            three.kill()
+            while (said := await end_aside(nodes.two, peer.location, ann)) == "unavailable":
+                pass
+            assert said == "not_found"
+
+    run(test())
