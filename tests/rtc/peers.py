@@ -15,9 +15,36 @@ from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection, RTCSessi
 from tellwire.protocol.parts import Joiner, is_part
 from tests.rtc.relay import Relay
 from tests.serving import Server
+from tests.wires import Http, Response
 
 WATCHDOG_S = 30.0
 """Seconds after which something that should happen is taken to have failed; no test measures a time."""
+
+
+OFFER = """v=0
+o=- 1 1 IN IP4 127.0.0.1
+s=-
+t=0 0
+a=group:BUNDLE 0
+m=application 9 UDP/DTLS/SCTP webrtc-datachannel
+c=IN IP4 0.0.0.0
+a=mid:0
+a=ice-ufrag:abcd
+a=ice-pwd:0123456789abcdef012345
+a=fingerprint:sha-256 {print}
+a=setup:actpass
+a=sctp-port:5000
+a=max-message-size:262144
+""".replace("{print}", ":".join(["AB"] * 32))
+"""An offer of a peer that is never heard of again."""
+
+SDP = ("Content-Type", "application/sdp")
+
+
+def offer(http: Http, body: str | bytes, *fields: tuple[str, str], target: str = "/v1/rtc") -> Response:
+    """Post an offer."""
+    content = body.encode() if isinstance(body, str) else body
+    return http.request("POST", target, headers=[SDP, *fields], body=content)
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tellwire.errors import BadRequest
 from tellwire.transports.rtc.description import read_offer, write_answer
 from tellwire.transports.rtc.port import Address, Port
-from tests.rtc.test_offers import OFFER
+from tests.rtc.peers import OFFER
 
 LINES = OFFER.split("\n")
 

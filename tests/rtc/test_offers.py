@@ -9,33 +9,9 @@ import pytest
 
 from tests.guarded import bearer, token
 from tests.rtc.conftest import RTC
-from tests.rtc.peers import Peer, run
+from tests.rtc.peers import OFFER, Peer, offer, run
 from tests.serving import Server
-from tests.wires import Http, Response
-
-OFFER = """v=0
-o=- 1 1 IN IP4 127.0.0.1
-s=-
-t=0 0
-a=group:BUNDLE 0
-m=application 9 UDP/DTLS/SCTP webrtc-datachannel
-c=IN IP4 0.0.0.0
-a=mid:0
-a=ice-ufrag:abcd
-a=ice-pwd:0123456789abcdef012345
-a=fingerprint:sha-256 {print}
-a=setup:actpass
-a=sctp-port:5000
-a=max-message-size:262144
-""".replace("{print}", ":".join(["AB"] * 32))
-
-SDP = ("Content-Type", "application/sdp")
-
-
-def offer(http: Http, body: str | bytes, *fields: tuple[str, str], target: str = "/v1/rtc") -> Response:
-    """Post an offer."""
-    content = body.encode() if isinstance(body, str) else body
-    return http.request("POST", target, headers=[SDP, *fields], body=content)
+from tests.wires import Http
 
 
 def test_answer_is_that_of_a_lite_agent(rtc_server: Server) -> None:

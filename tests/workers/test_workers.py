@@ -22,6 +22,7 @@ from tests.grpc.callers import Stream, call, json_data
 from tests.ports import free_port
 from tests.readers import READERS, SocketReader
 from tests.redis_servers import RedisServer, needs_redis, redis_server
+from tests.rtc.peers import OFFER, offer
 from tests.serving import WATCHDOG_S, Server
 from tests.wires import Closed, Http, Refused, WebSocket
 
@@ -302,3 +303,15 @@ async def test_data_channels_are_held_by_workers_and_fed_by_the_broker(redis: Re
         for reading in readings:
             assert [(await anext(reading)).data for _ in range(50)] == list(range(50))
         assert tuple(client.state.transport for client in clients) == wires
+        await asyncio.to_thread(end_at_another_worker, server)
+
+
+def end_at_another_worker(server: Server) -> None:
+    """Offer a data channel to one worker, and have another one end it."""
+    with contextlib.ExitStack() as stack:
+        offered = stack.enter_context(Http(server))
+        location = offer(offered, OFFER).headers["location"]
+        holder = offered.get("/v1/admin/stats").json()["node"]
+        others = (stack.enter_context(Http(server)) for _ in range(100))  # the kernel chooses whose they are
+        other = next(http for http in others if http.get("/v1/admin/stats").json()["node"] != holder)
+        assert [http.request("DELETE", location).status for http in (other, offered)] == [200, 404]
