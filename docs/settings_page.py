@@ -51,8 +51,10 @@ In the file: a table `[namespaces.NAME]`. As a flag, repeated: `--namespace chat
 environment: `TELLWIRE_NAMESPACES="chat:history_messages=100 ticker:policy=latest"`.
 """
 
-_CLIENT = """`TELLWIRE_URL` is where `tellwire pub`, `sub`, `tail` and `history` find the server, unless `--url`
-says it; `TELLWIRE_TOKEN` is the token by which they say who they are, unless `--token` does.
+_CLIENT = """`TELLWIRE_URL` is where `tellwire pub`, `sub`, `tail`, `history` and the operators' commands find the
+server, unless `--url` says it; `TELLWIRE_TOKEN` is the token by which they say who they are, unless `--token` does;
+`TELLWIRE_CA_FILE` names the authority whose certificates they accept beside the usual ones, unless `--ca-file` does.
+`tellwire compare` takes the last two as well.
 """
 
 

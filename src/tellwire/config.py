@@ -150,7 +150,7 @@ _ROOMS: dict[str, type] = {
     "ice": IceSettings,
     "rtc": RtcSettings,
 }
-_CLIENT_VARIABLES = frozenset({"TELLWIRE_URL", "TELLWIRE_TOKEN", "TELLWIRE_CONFIG"})
+_CLIENT_VARIABLES = frozenset({"TELLWIRE_URL", "TELLWIRE_TOKEN", "TELLWIRE_CA_FILE", "TELLWIRE_CONFIG"})
 _NODE_NAME = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 # Kubernetes puts these into every container beside a Service that is called "tellwire".
 _SERVICE_LINK = re.compile(r"TELLWIRE_(SERVICE_(HOST|PORT)\w*|PORT_\d+_\w+)")

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from tellwire.cli import follow as following
+from tellwire.cli.certificates import accepted
 from tellwire.cli.client import Target
 from tellwire.cli.follow import Notice, backoff_s, follow
 
@@ -107,7 +108,7 @@ class Followed:
         self.notices: list[str] = []
         self.fatal = False
         with closing(
-            follow(Target(server.url, None, False).client, ("news",), sleep=self.waits.append, **options)
+            follow(Target(server.url, None, accepted(None)).client, ("news",), sleep=self.waits.append, **options)
         ) as items:
             for item in items:
                 if isinstance(item, Notice):

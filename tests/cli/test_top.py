@@ -24,7 +24,7 @@ from tellwire.cli.tables import number, rate, span
 from tellwire.cli.top_view import Moment, View, draw, share
 from tests.cli.commands import COMMAND, environment, run
 from tests.readers import SocketReader
-from tests.serving import WATCHDOG_S, Server
+from tests.serving import WATCHDOG_S, Certificate, Server
 
 VIEW = View("http://127.0.0.1:8000")
 
@@ -191,6 +191,14 @@ def test_top_ends_with_ctrl_c(terminal: Callable[..., Terminal], server: Server)
     top.until("NODE")
     top.process.send_signal(signal.SIGINT)
     assert top.end() == 0
+
+
+def test_top_ends_where_the_certificate_is_not_accepted(
+    terminal: Callable[..., Terminal], start_server: Callable[..., Server], certificate: Certificate
+) -> None:
+    top = terminal(f"https://localhost:{start_server(server=certificate.settings).port}")
+    top.until(r"\x1b\[\?1049l.*Error: the certificate of localhost:\d+ is not accepted: .*--ca-file")
+    assert top.end() == 1
 
 
 def test_top_without_a_terminal_prints_once(server: Server) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import ssl
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,7 @@ import click
 import httpx
 import msgspec
 
+from tellwire.cli.certificates import Client, certificate_options
 from tellwire.cli.follow import Notice, backoff_s, follow
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -35,12 +37,12 @@ class Target(NamedTuple):
 
     url: str
     token: str | None
-    insecure: bool
+    tls: ssl.SSLContext
 
     def client(self, **options: Any) -> httpx.Client:
-        """Make an HTTP client for it."""
+        """Make an HTTP client for it; its requests raise NotAccepted where TLS cannot work."""
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        return httpx.Client(base_url=self.url, headers=headers, verify=not self.insecure, **options)
+        return Client(base_url=self.url, headers=headers, verify=self.tls, **options)
 
 
 def server_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -60,12 +62,12 @@ def server_options(command: Callable[..., None]) -> Callable[..., None]:
         show_envvar=True,
         help="Token that says who you are; better given in the environment, where other users do not see it.",
     )
-    @click.option("--insecure", is_flag=True, help="Accept any TLS certificate: for trying things out only.")
+    @certificate_options
     @functools.wraps(command)
-    def with_target(*args: Any, url: str, token: str | None, insecure: bool, **kwargs: Any) -> None:
+    def with_target(*args: Any, url: str, token: str | None, tls: ssl.SSLContext, **kwargs: Any) -> None:
         if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
             raise click.UsageError("the token holds characters that none has; it is three parts joined by dots")
-        command(*args, target=Target(url, token, insecure), **kwargs)
+        command(*args, target=Target(url, token, tls), **kwargs)
 
     return with_target
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, Task, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress_bar import ProgressBar
@@ -20,6 +21,7 @@ from rich.table import Column
 from rich.text import Text
 
 from tellwire.advise import last_run
+from tellwire.cli.certificates import certificate_options
 from tellwire.limits import raise_descriptor_limit
 
 if TYPE_CHECKING:
@@ -71,12 +73,7 @@ Examples:
     show_envvar=True,
     help="Token that says who you are; better given in the environment, where other users do not see it.",
 )
-@click.option("--insecure", is_flag=True, help="Accept any TLS certificate: for trying things out only.")
-@click.option(
-    "--ca-file",
-    type=click.Path(exists=True, path_type=Path, dir_okay=False),
-    help="PEM file of an authority whose certificates are accepted, beside those that the system trusts.",
-)
+@certificate_options
 @click.option("--transports", metavar="KEY,...", help="Which to measure.  [default: all that the server may have]")
 @click.option("--rate", type=float, metavar="NUMBER", help="Messages published in a second.  [default: 50]")
 @click.option("--seconds", type=float, metavar="NUMBER", help="For how long, each time.  [default: 2]")
@@ -116,8 +113,7 @@ Examples:
 def compare(
     url: str | None,
     token: str | None,
-    insecure: bool,
-    ca_file: Path | None,
+    tls: ssl.SSLContext,
     as_json: bool,
     html: Path | None,
     pid: int | None,
@@ -138,9 +134,12 @@ def compare(
     if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
         raise click.UsageError("the token holds characters that none has; it is three parts joined by dots")
     if url is None:
-        theirs = {"--token": token, "--ca-file": ca_file, "--insecure": insecure or None, "--pid": pid, "--grpc": grpc}
-        for flag in (flag for flag, value in theirs.items() if value is not None):
-            raise click.UsageError(f"{flag} goes with the URL of a server; the one that is started here needs none")
+        given = click.get_current_context().get_parameter_source
+        # What the environment says is for all commands, and does no harm here.
+        for name in ("token", "ca_file", "insecure", "pid", "grpc"):
+            if given(name) is ParameterSource.COMMANDLINE:
+                flag = f"--{name.replace('_', '-')}"
+                raise click.UsageError(f"{flag} goes with the URL of a server; the one that is started here needs none")
     if pid is not None and Gauge(pid).unknown is not None:
         raise click.UsageError(f"--pid: there is no process {pid} on this machine whose CPU and memory can be read")
     if html is not None and not (html.absolute().parent.is_dir() and os.access(html.absolute().parent, os.W_OK)):
@@ -157,7 +156,6 @@ def compare(
     ) as progress:
         try:
             options = _options(flags)
-            tls = _tls(ca_file, insecure=insecure)
             comparison = Comparison(
                 options, url=url, token=token, tls=tls, pid=pid, grpc=grpc, progress=_shown(progress, options)
             )
@@ -203,22 +201,6 @@ class _Bar(BarColumn):
         bar = super().render(task)
         bar.pulse = False
         return bar
-
-
-def _tls(ca_file: Path | None, *, insecure: bool) -> ssl.SSLContext | None:
-    """Return which certificates are accepted, None for the usual; raises ValueError for a file without any."""
-    if ca_file is None and not insecure:
-        return None
-    tls = ssl.create_default_context()
-    if insecure:
-        tls.check_hostname = False
-        tls.verify_mode = ssl.CERT_NONE
-    elif ca_file is not None:
-        try:
-            tls.load_verify_locations(ca_file)
-        except OSError as exc:  # ssl.SSLError is one
-            raise ValueError(f"--ca-file: there is no certificate in PEM to be read from {ca_file} ({exc})") from None
-    return tls
 
 
 def _options(flags: dict[str, Any]) -> Options:

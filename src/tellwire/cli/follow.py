@@ -60,7 +60,8 @@ def follow(
     """Yield the messages of channels for ever, and notices of drops and gaps between them.
 
     `make_client` makes the HTTP client of each connection, with the timeout that it is given. Wrong requests (4xx), and
-    a stream that the server closed for good, end it with a fatal notice; everything else is tried again.
+    a stream that the server closed for good, end it with a fatal notice; what httpx and the system raise is tried
+    again, and what else the client raises goes on to the caller.
     """
     attempt = 0
     epoch = ""

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.live import Live
 
 from tellwire.cli import tables
+from tellwire.cli.certificates import NotAccepted
 from tellwire.cli.client import Target, server_options
 from tellwire.cli.operators import ask
 from tellwire.cli.top_view import SORTS, Moment, Sort, View, draw, draw_once
@@ -70,7 +71,7 @@ class _Looking:
     """Asks again and again in a thread of its own, so that keys are heard while a server does not answer."""
 
     def __init__(self, target: Target, view: View) -> None:
-        self.found: queue.SimpleQueue[Moment | str] = queue.SimpleQueue()
+        self.found: queue.SimpleQueue[Moment | str | NotAccepted] = queue.SimpleQueue()
         self.sort = view.sort
         self._interval_s = view.interval_s
         self._target = target
@@ -89,6 +90,9 @@ class _Looking:
                 while True:
                     try:
                         self.found.put(look(client, self.sort))
+                    except NotAccepted as exc:
+                        self.found.put(exc)
+                        return
                     except click.ClickException as exc:
                         self.found.put(exc.message)
                         raise
@@ -108,6 +112,8 @@ def _show(target: Target, view: View) -> None:
                     found = looking.found.get_nowait()
                     if isinstance(found, Moment):
                         moment, view = found, replace(view, trouble="")
+                    elif isinstance(found, NotAccepted):
+                        raise found
                     else:
                         view = replace(view, trouble=found)
             width, height = console.size

@@ -19,8 +19,12 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 Query = Mapping[str, str | int]
 """Parameters of a request."""
 
-_UNTRUSTED = (18, 19, 20, 21)
-"""X509_V_ERR_… of OpenSSL's x509_vfy.h: self-signed, alone or in the chain; no issuer found, here or there."""
+_UNTRUSTED = (7, 18, 19, 20, 21)
+"""X509_V_ERR_… of OpenSSL's x509_vfy.h: signed by another of the same name; self-signed, alone or in the chain;
+no issuer found, here or there."""
+
+NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST")
+"""What OpenSSL makes of an answer that is no TLS."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +70,8 @@ class Site:
             await asyncio.get_running_loop().create_connection(
                 lambda: protocol, host, port, ssl=self.tls, server_hostname=name
             )
-        except ssl.SSLCertVerificationError as exc:
-            says = f"the certificate of {self.netloc} is not accepted: {_judged(exc)}"
-            raise Unmeasured("broken", says) from exc
         except ssl.SSLError as exc:
-            if exc.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"):
-                raise Unmeasured("broken", f"{self.netloc} does not speak TLS: it may want http://") from exc
-            raise Unmeasured("broken", f"TLS with {self.netloc} failed: {exc.reason or exc}") from exc
+            raise Unmeasured("broken", tls_failure(exc, self.netloc)) from exc
         except OSError as exc:
             raise Unmeasured("broken", f"{self.netloc} cannot be connected to: {exc.strerror or exc}") from exc
         return protocol
@@ -99,11 +98,20 @@ def site_of(url: str, *, token: str | None = None, tls: ssl.SSLContext | None = 
     return Site(parts.hostname, port, netloc, parts.path.rstrip("/"), token, secure)
 
 
+def tls_failure(exc: ssl.SSLError, netloc: str) -> str:
+    """Say why TLS with a server came to nothing."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"the certificate of {netloc} is not accepted: {_judged(exc)}"
+    if exc.reason in NOT_TLS:
+        return f"{netloc} does not speak TLS: it may want http://"
+    return f"TLS with {netloc} failed: {exc.reason or exc}"
+
+
 def _judged(exc: ssl.SSLCertVerificationError) -> str:
     if exc.verify_code in _UNTRUSTED:
         return "nobody who is trusted here has signed it; --ca-file gives the authority that is to be trusted"
     says = exc.verify_message.rstrip(".")
-    return says[:1].lower() + says[1:]
+    return says if says[:2].isupper() else says[:1].lower() + says[1:]  # "IP address mismatch"
 
 
 def reset(transport: asyncio.BaseTransport | None) -> None:
