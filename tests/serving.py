@@ -84,8 +84,9 @@ class Server:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            self._process.wait(WATCHDOG_S)
-            raise RuntimeError(f"the server did not start: {self.log}")
+            self._process.communicate(timeout=WATCHDOG_S)
+            with self._log:
+                raise RuntimeError(f"the server did not start: {self.log}")
         self.port, *others = map(int, line.split())
         self.grpc_port = others[0] if others else int(what["server"].get("grpc_port") or 0)
         self.pid = self._process.pid

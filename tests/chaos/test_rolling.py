@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.chaos.bystanders import Bystanders, Move
 from tests.chaos.crowd import Crowd, check_nothing_is_missing
-from tests.chaos.places import Site, site
+from tests.chaos.nodes import Nodes
 from tests.chaos.seats import RawSeat
 from tests.deploy.files import deployed
 from tests.deploy.proxies import nginx_before, wanted
 from tests.readers import PUSHED
-from tests.redis_servers import needs_redis
+from tests.redis_servers import needs_redis, redis_server
 from tests.wires import At
 
 pytestmark = needs_redis
@@ -27,21 +27,22 @@ EACH = 80
 BINS = 5
 
 
-@pytest.fixture(scope="module", params=["redis"])
-def here(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with site(request.param, tmp_path_factory.mktemp("site"), drain_s=2.0) as there:
-        yield there
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """Three nodes on a Redis that waits for no disk: one that is busy would bring together who goes and who comes."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as redis, closing(Nodes([redis.url] * 3, drain_s=2.0)) as three:
+        yield three
 
 
-def restart(here: Site, crowd: Crowd, between: Callable[[], None]) -> None:
+def restart(nodes: Nodes, crowd: Crowd, between: Callable[[], None]) -> None:
     """Restart one node after the other, each when all readers are served."""
-    for place, server in enumerate(here.nodes.servers):
+    for place, server in enumerate(nodes.servers):
         crowd.flow(FLOW)
         crowd.wait_until(lambda: all(seat.is_seated for seat in pushed(crowd)), "all are served")
         between()
         assert server.stop() == 0
         crowd.flow(FLOW, crowd.mouths[:2])  # the client's may have been the publisher's only node
-        here.nodes.start_again(place)
+        nodes.start_again(place)
 
 
 def pushed(crowd: Crowd) -> list[RawSeat]:
@@ -70,9 +71,9 @@ def check_spread(moves: list[Move]) -> None:
         assert max(bins.values()) <= 0.6 * len(times), sorted(bins.items())
 
 
-def test_rolling_restart_sends_everybody_away_in_a_slot_of_their_own(here: Site, channel: str) -> None:
-    with Crowd(here.nodes.addresses, channel) as crowd, Bystanders(here.nodes.addresses, EACH, channel) as bystanders:
-        restart(here, crowd, bystanders.settle)
+def test_rolling_restart_sends_everybody_away_in_a_slot_of_their_own(nodes: Nodes, channel: str) -> None:
+    with Crowd(nodes.addresses, channel) as crowd, Bystanders(nodes.addresses, EACH, channel) as bystanders:
+        restart(nodes, crowd, bystanders.settle)
         bystanders.settle()
         log = crowd.finish()
     check_nothing_is_missing(crowd, log)
@@ -92,9 +93,9 @@ def test_rolling_restart_sends_everybody_away_in_a_slot_of_their_own(here: Site,
 
 
 @contextmanager
-def nginx(folder: Path, here: Site) -> Iterator[At]:
+def nginx(folder: Path, nodes: Nodes) -> Iterator[At]:
     """Start nginx before the nodes, with the site of the compose file, which has no TLS."""
-    servers = "".join(f"    server 127.0.0.1:{node.port} max_fails=0;\n" for node in here.nodes.addresses)
+    servers = "".join(f"    server 127.0.0.1:{node.port} max_fails=0;\n" for node in nodes.addresses)
     text = deployed("compose.nginx.conf")
     before = "    server one:8000 max_fails=0;\n    server two:8000 max_fails=0;\n"
     assert before in text
@@ -102,9 +103,9 @@ def nginx(folder: Path, here: Site) -> Iterator[At]:
         yield At(port)
 
 
-def test_rolling_restart_behind_nginx_is_a_reconnect_for_each(here: Site, channel: str, tmp_path: Path) -> None:
-    with nginx(tmp_path, here) as proxy, Crowd([proxy], channel) as crowd:
-        restart(here, crowd, lambda: None)
+def test_rolling_restart_behind_nginx_is_a_reconnect_for_each(nodes: Nodes, channel: str, tmp_path: Path) -> None:
+    with nginx(tmp_path, nodes) as proxy, Crowd([proxy], channel) as crowd:
+        restart(nodes, crowd, lambda: None)
         log = crowd.finish()
     check_nothing_is_missing(crowd, log)
     check_served_but_for_their_slots(crowd)
