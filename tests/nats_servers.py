@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -17,6 +17,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.ports import free_port
+from tests.redis_servers import Cable
 
 SERVER = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin")
 
@@ -101,6 +102,26 @@ class NatsServer:
         """Let it run again."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
+
+
+class FeedCable(Cable):
+    """A cable that may keep from a node what its stream feeds it, while all answers come."""
+
+    holds_feed = False
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        is_to_node = sink.getsockname()[1] == self.port
+        if is_to_node:
+            with source.makefile("rb") as stream, suppress(OSError):
+                while line := stream.readline():
+                    kind, *parts = line.split()
+                    if kind in (b"MSG", b"HMSG"):
+                        line += stream.read(int(parts[-1]) + 2)
+                    # A message of a stream has where it is acknowledged as its reply; heartbeats come without.
+                    is_fed = any(part.startswith(b"$JS.ACK.") or part.endswith(b".f") for part in parts[:3])
+                    if not (self.holds_feed and is_fed):
+                        sink.sendall(line)
+        super()._pump(source, sink)
 
 
 def _stands(stat: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from tellwire.errors import Unavailable
 from tellwire.message import Draft, Message, Position
@@ -36,6 +37,9 @@ class Publishers:
         self.twice = 0
         self._wanted = each * 3 * len(nodes)
         self._progress = asyncio.Event()
+        self._may_begin = asyncio.Event()
+        self._may_begin.set()
+        self._under_way = 0
         self.tasks = [
             asyncio.create_task(self._publish(node, f"{index}-{channel}", channel, each))
             for index, node in enumerate(nodes)
@@ -45,6 +49,8 @@ class Publishers:
     async def _publish(self, node: Opened, name: str, channel: str, count: int) -> None:
         for number in range(count):
             draft = Draft(channel, f"{name}-{number}".encode(), id=f"{name}-{number}")
+            await self._may_begin.wait()
+            self._under_way += 1
             while True:
                 try:
                     appended = await node.broker.append(draft)
@@ -53,12 +59,25 @@ class Publishers:
                     continue
                 self.acknowledged[f"{name}-{number}"] = placed(appended)
                 self.twice += appended.duplicate
+                self._under_way -= 1
                 self._progress.set()
                 break
 
     async def until(self, part: float) -> None:
         """Wait until so much of it is done."""
-        while len(self.acknowledged) < self._wanted * part:
+        await self._until(lambda: len(self.acknowledged) >= self._wanted * part)
+
+    async def hold(self) -> None:
+        """Let them begin nothing more, and wait until all that they began is acknowledged."""
+        self._may_begin.clear()
+        await self._until(lambda: not self._under_way)
+
+    def go_on(self) -> None:
+        """Let them begin again."""
+        self._may_begin.set()
+
+    async def _until(self, is_so: Callable[[], bool]) -> None:
+        while not is_so():
             self._progress.clear()
             await self._progress.wait()
 

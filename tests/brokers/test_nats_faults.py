@@ -20,7 +20,7 @@ from tellwire.message import Appended, Draft, Position
 from tellwire.names import Namespaces
 from tellwire.testing.bounds import bounds
 from tellwire.testing.harness import Clock, Collected, Opened, on_loop, opened, placed, publish, read_to_head
-from tests.nats_servers import NatsServer, nats_server, needs_nats
+from tests.nats_servers import FeedCable, NatsServer, nats_server, needs_nats
 from tests.publishers import CHANNELS, Publishers, Watched, check, told
 from tests.redis_servers import Cable
 
@@ -181,6 +181,34 @@ async def test_nats_node_that_others_outran_on_an_older_log_notices(server: Nats
             assert far.head.epoch != lost.epoch
             assert len(feed.heads) == 1
             assert len((await read_to_head(far, ["a"])).messages) == 15
+
+
+@on_loop
+async def test_nats_that_gave_an_acknowledged_place_away_begins_anew(server: NatsServer) -> None:
+    """What was acknowledged but not fed yet was lost, and others have its places when the node comes back."""
+    backup = server.directory / "backup"
+    with closing(FeedCable(server)) as cable:
+        async with nodes(f"nats://127.0.0.1:{cable.port}", 1) as ((far, feed),):
+            await publish(far, "a", 5)
+            await hear(far)
+            server.kill()
+            shutil.copytree(server.directory / "store", backup)
+            await asyncio.to_thread(server.start)
+            await hear(far)
+            cable.holds_feed = True
+            lost = await publish(far, "a", 2)
+            cable.cut()
+            server.kill()
+            shutil.rmtree(server.directory / "store")
+            shutil.copytree(backup, server.directory / "store")
+            await asyncio.to_thread(server.start)
+            async with opened(make(server.url)) as (near, _):
+                assert await publish(near, "a", 2) == lost
+            cable.holds_feed = False
+            cable.mend()
+            await hear(far)
+            assert [head.epoch for head in feed.heads] == [far.head.epoch] != [lost[-1].epoch]
+            assert len((await read_to_head(far, ["a"])).messages) == 7
 
 
 @on_loop

@@ -218,7 +218,9 @@ class NatsLog(NatsStream):
             self.feed.reset(self.head)
 
     def resumes_at(self) -> int | None:
-        return max(self._newest[0], 1) if self._newest[0] == self.applied else None
+        # What this node took of its own before it was fed is looked at: another server may have given its place away.
+        seq = next(iter(self._ahead), self._newest[0])
+        return max(seq, 1) if self._newest[0] == self.applied else None
 
     def fed(self, message: Fed) -> None:
         if message.seq <= self._newest[0]:
@@ -256,6 +258,9 @@ class NatsLog(NatsStream):
         """Take what was there already: of this node's own, or the last one again, after a lost connection."""
         seq, time = self._newest
         append, until = self._ahead.pop(message.seq, (None, 0))
+        if append is not None and message.data != append.payload:
+            self.reload("what NATS had acknowledged is not there", is_replaced=True)
+            return
         if append is not None and append.sent_at is not None:
             self.clock(append.sent_at, message.time_ms)
         if append is not None and message.time_ms > until:
