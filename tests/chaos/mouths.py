@@ -14,7 +14,7 @@ from tellwire.client import connect
 from tellwire.errors import TellwireError
 from tests.chaos.nodes import BREATH_S, PACE_S, TRANSIENT
 from tests.client.test_network import QUICK
-from tests.wires import WATCHDOG_S, At, Closed, Http, Refused, WebSocket
+from tests.wires import WATCHDOG_S, At, Closed, Http, Refused, Response, WebSocket
 
 
 class Failed(Exception):
@@ -34,6 +34,14 @@ class Said(NamedTuple):
     channel: str
     errors: list[str]
     position: str
+
+
+def failed(answer: Response) -> Failed:
+    """Say what an answer says, which may be a proxy's own, where its server ended at that very moment."""
+    if answer.headers["content-type"] != "application/problem+json":
+        assert answer.status in (502, 504), answer
+        return Failed("connection_lost", f"the proxy answered {answer.status}")
+    return Failed(answer.code, answer.json()["detail"])
 
 
 class Mouth:
@@ -99,7 +107,7 @@ class Mouth:
         answer = self._wire.post("/v1/messages", {"channel": channel, "data": data, "id": id_})
         if answer.status != 200:
             self._drop()  # the next node may do better
-            raise Failed(answer.code, answer.json()["detail"])
+            raise failed(answer)
         return str(answer.json()["position"])
 
 
@@ -111,7 +119,7 @@ class SocketMouth(Mouth):
             try:
                 self._wire = WebSocket(node)
             except Refused as exc:
-                raise Failed(exc.response.code, exc.response.json()["detail"]) from None
+                raise failed(exc.response) from None
         assert isinstance(self._wire, WebSocket)
         answer = self._wire.ask(type="publish", channel=channel, data=data, id=id_)
         if answer["type"] == "error":
