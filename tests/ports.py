@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import socket
 import tempfile
 from pathlib import Path
@@ -12,8 +13,8 @@ _FIRST, _LAST = 12_000, 27_999
 section 6): while a server is away nobody is given its port. Above all that browsers refuse ("bad ports" of the fetch
 standard, up to 10080)."""
 
-_NEXT = Path(tempfile.gettempdir()) / "tellwire-tests-next-port"
-"""Which is next. One file for all processes: what was found free for one is not found by another until all were."""
+_NEXT = Path(tempfile.gettempdir()) / f"tellwire-tests-{os.getuid()}-next-port"
+"""Which is next. One file for all processes of a user: a port that one is told of is told again after all others."""
 
 
 def free_port() -> int:
