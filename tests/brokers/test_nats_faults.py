@@ -57,6 +57,21 @@ async def operator(server: NatsServer) -> AsyncIterator[JetStreamContext]:
         await client.close()
 
 
+async def back_up(server: NatsServer) -> None:
+    """Keep what the server has on its disk."""
+    server.kill()
+    shutil.copytree(server.directory / "store", server.directory / "backup")
+    await asyncio.to_thread(server.start)
+
+
+async def put_back(server: NatsServer) -> None:
+    """Let the server go on from what was kept."""
+    server.kill()
+    shutil.rmtree(server.directory / "store")
+    shutil.copytree(server.directory / "backup", server.directory / "store")
+    await asyncio.to_thread(server.start)
+
+
 async def hear(broker: Broker) -> None:
     """Wait until a node was fed all that was appended before."""
     assert isinstance(broker, NatsBroker)
@@ -139,17 +154,11 @@ async def test_nats_that_lost_its_files_begins_anew(server: NatsServer) -> None:
 @on_loop
 async def test_nats_put_back_to_an_earlier_state_begins_anew(server: NatsServer) -> None:
     """A backup was put back, and others took the places of what is missing before this node came back."""
-    backup = server.directory / "backup"
     async with nodes(server.url, 1) as ((one, feed),):
         await publish(one, "a", 5)
-        server.kill()
-        shutil.copytree(server.directory / "store", backup)
-        await asyncio.to_thread(server.start)
+        await back_up(server)
         lost = (await publish(one, "a", 5))[-1]
-        server.kill()
-        shutil.rmtree(server.directory / "store")
-        shutil.copytree(backup, server.directory / "store")
-        await asyncio.to_thread(server.start)
+        await put_back(server)
         await hear(one)
         (place,) = await publish(one, "a")
         assert place.epoch != lost.epoch
@@ -161,19 +170,13 @@ async def test_nats_put_back_to_an_earlier_state_begins_anew(server: NatsServer)
 
 @on_loop
 async def test_nats_node_that_others_outran_on_an_older_log_notices(server: NatsServer) -> None:
-    backup = server.directory / "backup"
     with closing(Cable(server)) as cable:
         async with nodes(f"nats://127.0.0.1:{cable.port}", 1) as ((far, feed),):
             await publish(far, "a", 5)
-            server.kill()
-            shutil.copytree(server.directory / "store", backup)
-            await asyncio.to_thread(server.start)
+            await back_up(server)
             lost = (await publish(far, "a", 2))[-1]
             cable.cut()
-            server.kill()
-            shutil.rmtree(server.directory / "store")
-            shutil.copytree(backup, server.directory / "store")
-            await asyncio.to_thread(server.start)
+            await put_back(server)
             async with opened(make(server.url)) as (near, _):
                 await publish(near, "a", 10)
             cable.mend()
@@ -186,22 +189,16 @@ async def test_nats_node_that_others_outran_on_an_older_log_notices(server: Nats
 @on_loop
 async def test_nats_that_gave_an_acknowledged_place_away_begins_anew(server: NatsServer) -> None:
     """What was acknowledged but not fed yet was lost, and others have its places when the node comes back."""
-    backup = server.directory / "backup"
     with closing(FeedCable(server)) as cable:
         async with nodes(f"nats://127.0.0.1:{cable.port}", 1) as ((far, feed),):
             await publish(far, "a", 5)
             await hear(far)
-            server.kill()
-            shutil.copytree(server.directory / "store", backup)
-            await asyncio.to_thread(server.start)
+            await back_up(server)
             await hear(far)
             cable.holds_feed = True
             lost = await publish(far, "a", 2)
             cable.cut()
-            server.kill()
-            shutil.rmtree(server.directory / "store")
-            shutil.copytree(backup, server.directory / "store")
-            await asyncio.to_thread(server.start)
+            await put_back(server)
             async with opened(make(server.url)) as (near, _):
                 assert await publish(near, "a", 2) == lost
             cable.holds_feed = False
