@@ -14,6 +14,7 @@ from nats.js import JetStreamContext
 
 from tellwire.brokers.base import Broker
 from tellwire.brokers.nats import NatsBroker
+from tellwire.brokers.nats_link import end
 from tellwire.brokers.nats_url import NatsPlace
 from tellwire.errors import Unavailable
 from tellwire.message import Appended, Draft, Position
@@ -321,6 +322,26 @@ async def test_nats_away_bounds_what_waits(server: NatsServer) -> None:
         waited = [answer for answer in answers if "wait for" not in str(answer)]
         assert 5 <= len(waited) <= 10
         assert broker.figures()["queue_bytes"] < 100_000
+
+
+@on_loop
+async def test_a_task_that_lost_a_cancellation_is_ended_all_the_same() -> None:
+    lost = 0
+
+    async def connecting() -> None:
+        nonlocal lost
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                lost += 1
+                if lost == 3:
+                    raise
+
+    task = asyncio.create_task(connecting())
+    await asyncio.sleep(0)
+    await end(task)
+    assert task.cancelled()
 
 
 @on_loop

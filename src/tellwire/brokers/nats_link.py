@@ -20,6 +20,9 @@ from nats.errors import NoRespondersError
 from tellwire.brokers.nats_url import NatsPlace
 from tellwire.errors import Unavailable
 
+_CANCEL_AGAIN_S = 0.1
+"""Seconds after which a task that has not ended is cancelled once more."""
+
 _PENDING_BYTES = 64 * 1024 * 1024
 """Bytes that nats-py may hold for the socket."""
 
@@ -123,6 +126,20 @@ async def _connect(place: NatsPlace, host: str, port: int, on_lost: Callable[[Cl
             raise NatsError(causes[-1]) from exc
         raise
     return client
+
+
+async def end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks, and wait until they have ended.
+
+    A cancellation may get lost: nats-py takes one for nothing that meets it while it flushes, and so does
+    `asyncio.wait_for`, by which it connects, before Python 3.12, when what it waits for comes in the same moment.
+    """
+    going = {task for task in tasks if not task.done()}
+    while going:
+        for task in going:
+            task.cancel()
+        _, going = await asyncio.wait(going, timeout=_CANCEL_AGAIN_S)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def hang_up(client: Client) -> None:

@@ -16,7 +16,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from tellwire.brokers.nats_link import Refused, ask, dial, hang_up
+from tellwire.brokers.nats_link import Refused, ask, dial, end, hang_up
 from tellwire.brokers.nats_operations import NatsOperations
 from tellwire.brokers.nats_settings import StreamSettings
 from tellwire.brokers.nats_url import NatsPlace
@@ -236,17 +236,14 @@ class NatsStream(NatsOperations):
             self._drained = asyncio.get_running_loop().create_future()
             await self._drained
         await self.parting()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(*self._tasks)
         await self._disconnect()
 
     async def _disconnect(self) -> None:
         self._ready = False
         client, self._client = self._client, None
         if self._sender is not None:
-            self._sender.cancel()
-            await asyncio.gather(self._sender, return_exceptions=True)
+            await end(self._sender)
             self._sender = None
         if client is not None:
             await hang_up(client)
