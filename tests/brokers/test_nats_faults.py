@@ -73,6 +73,15 @@ async def put_back(server: NatsServer) -> None:
     await asyncio.to_thread(server.start)
 
 
+async def give_away(server: NatsServer, cable: Cable, far: Broker, count: int) -> tuple[list[Position], list[Position]]:
+    """Lose two places that a node has, and give as many as `count` to another; return those lost, and those given."""
+    lost = await publish(far, "a", 2)
+    cable.cut()
+    await put_back(server)
+    async with opened(make(server.url)) as (near, _):
+        return lost, await publish(near, "a", count)
+
+
 async def hear(broker: Broker) -> None:
     """Wait until a node was fed all that was appended before."""
     assert isinstance(broker, NatsBroker)
@@ -175,14 +184,10 @@ async def test_nats_node_that_others_outran_on_an_older_log_notices(server: Nats
         async with nodes(f"nats://127.0.0.1:{cable.port}", 1) as ((far, feed),):
             await publish(far, "a", 5)
             await back_up(server)
-            lost = (await publish(far, "a", 2))[-1]
-            cable.cut()
-            await put_back(server)
-            async with opened(make(server.url)) as (near, _):
-                await publish(near, "a", 10)
+            lost, _ = await give_away(server, cable, far, 10)
             cable.mend()
             await hear(far)
-            assert far.head.epoch != lost.epoch
+            assert far.head.epoch != lost[-1].epoch
             assert len(feed.heads) == 1
             assert len((await read_to_head(far, ["a"])).messages) == 15
 
@@ -197,11 +202,8 @@ async def test_nats_that_gave_an_acknowledged_place_away_begins_anew(server: Nat
             await back_up(server)
             await hear(far)
             cable.holds_feed = True
-            lost = await publish(far, "a", 2)
-            cable.cut()
-            await put_back(server)
-            async with opened(make(server.url)) as (near, _):
-                assert await publish(near, "a", 2) == lost
+            lost, given = await give_away(server, cable, far, 2)
+            assert given == lost
             cable.holds_feed = False
             cable.mend()
             await hear(far)

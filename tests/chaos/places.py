@@ -104,8 +104,8 @@ class Site:
 
 
 @contextmanager
-def site(kind: str, folder: Path, **limits: float) -> Iterator[Site]:
-    """Start a broker of a kind with three nodes on it, and some limits of their own."""
+def site(kind: str, folder: Path) -> Iterator[Site]:
+    """Start a broker of a kind with three nodes on it."""
     with ExitStack() as stack:
         place = PLACES[kind](folder / kind)
         place.start()
@@ -113,6 +113,6 @@ def site(kind: str, folder: Path, **limits: float) -> Iterator[Site]:
         cables = [Cable(place) for _ in range(3)]
         for cable in cables:
             stack.callback(cable.close)
-        nodes = Nodes([place.url(cable.port) for cable in cables], **limits)
+        nodes = Nodes([place.url(cable.port) for cable in cables])
         stack.callback(nodes.close)
         yield Site(place, cables, nodes)

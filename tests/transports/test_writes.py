@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import msgspec
-from websockets.http11 import Request
+from websockets.protocol import OPEN as OPEN_STATE
 
 from tellwire.node import Caller
 from tellwire.node.entrance import OPEN
@@ -17,11 +17,6 @@ from tellwire.transports.frames import FrameParser
 from tellwire.transports.websocket import WebSocketDoor
 from tests.nodes import Bench, bench
 from tests.wires import PING, TEXT, write_frame
-
-HANDSHAKE = (
-    b"GET /v1/ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
 
 
 class Writes(asyncio.Transport):
@@ -70,12 +65,8 @@ def _kind(payload: bytes) -> str:
 
 def member(node: Bench) -> tuple[WebSocketDoor, Writes]:
     """Let somebody in who reads the channel ``room``."""
-    parser = FrameParser()
-    parser.receive_data(HANDSHAKE)
-    (request,) = parser.events_received()
-    assert isinstance(request, Request)
-    parser.send_response(parser.accept(request))
-    parser.data_to_send()
+    parser = FrameParser(state=OPEN_STATE)
+    parser.is_before_frame = True
     writes = Writes()
     door = WebSocketDoor(node, Caller(OPEN, "websocket", "127.0.0.1"), JSON, writes, parser, set())
     door.data_received(say(type="subscribe", ref="sub", channel="room"))

@@ -258,14 +258,16 @@ class NatsLog(NatsStream):
         """Take what was there already: of this node's own, or the last one again, after a lost connection."""
         seq, time = self._newest
         append, until = self._ahead.pop(message.seq, (None, 0))
-        if append is not None and message.data != append.payload:
-            self.reload("what NATS had acknowledged is not there", is_replaced=True)
-            return
-        if append is not None and append.sent_at is not None:
-            self.clock(append.sent_at, message.time_ms)
-        if append is not None and message.time_ms > until:
-            self.reload("a clock was set", is_replaced=True)  # the other nodes did not take it
-        elif message.seq == seq and not time:
+        if append is not None:
+            if message.data != append.payload:
+                self.reload("what NATS had acknowledged is not there", is_replaced=True)
+                return
+            if append.sent_at is not None:
+                self.clock(append.sent_at, message.time_ms)
+            if message.time_ms > until:
+                self.reload("a clock was set", is_replaced=True)  # the other nodes did not take it
+                return
+        if message.seq == seq and not time:
             self._newest = seq, message.time_ms
         elif message.seq == seq and message.time_ms != time:
             self.reload("the log was replaced by another one", is_replaced=True)

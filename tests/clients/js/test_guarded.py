@@ -161,7 +161,6 @@ def test_presence_and_signals_outlive_the_server(
     start_server: Callable[..., Server], connect: Connect, channel: str, tmp_path: Any, transport: str
 ) -> None:
     settings = {**GUARDED, "server": {"broker": f"sqlite:///{tmp_path}/log.db"}}
-    del settings["handlers"]
     server = start_server(**settings)
     ann = connect(url(server), token=token("ann"), transports=["websocket"])
     bob = connect(url(server), token=token("bob"), transports=[transport], pollMs=50)
