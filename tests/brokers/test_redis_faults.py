@@ -20,11 +20,13 @@ from tests.redis_servers import RedisServer, needs_redis, redis_server
 
 pytestmark = needs_redis
 
+KEEPS_ALL = ("--appendonly", "yes", "--appendfsync", "always")
+
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
     """A server whose log outlives it: each write is on the disk before it is answered."""
-    with redis_server(tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
+    with redis_server(tmp_path, *KEEPS_ALL) as server:
         yield server
 
 
@@ -100,16 +102,21 @@ async def test_redis_killed_and_started_again_loses_nothing(server: RedisServer)
         assert publishers.twice == 0
 
 
+async def kill_within_a_write(server: RedisServer) -> None:
+    """Kill it, as if that had come in the middle of the last append, and start it again."""
+    server.kill()
+    # The append's first commands are in the file, its end is not.
+    file = server.directory / "appendonlydir" / "appendonly.aof.1.incr.aof"
+    file.write_bytes(file.read_bytes()[:-20])
+    await asyncio.to_thread(server.start)
+
+
 @on_loop
 async def test_redis_killed_within_a_write_does_not_finish_it_later(server: RedisServer) -> None:
     async with nodes(server, 1) as ((broker, _),):
         await publish(broker, "a", 3)
         await publish(broker, "b")
-        server.kill()
-        # As if that had come in the middle of the last append: its first commands are in the file, its end is not.
-        file = server.directory / "appendonlydir" / "appendonly.aof.1.incr.aof"
-        file.write_bytes(file.read_bytes()[:-20])
-        await asyncio.to_thread(server.start)
+        await kill_within_a_write(server)
         (place,) = await publish(broker, "c")
         await asyncio.to_thread(server.until, "INFO persistence", b"aof_rewrite_in_progress:0")
         log = (await read_to_head(broker, CHANNELS)).messages
@@ -118,6 +125,24 @@ async def test_redis_killed_within_a_write_does_not_finish_it_later(server: Redi
         await asyncio.to_thread(server.start)
         assert (await read_to_head(broker, CHANNELS)).messages == log
         assert broker.head == place
+
+
+@on_loop
+async def test_redis_killed_while_its_file_is_written_anew_loses_nothing(tmp_path: Path) -> None:
+    with redis_server(tmp_path, *KEEPS_ALL, "--rdb-key-save-delay", "2000000") as server:
+        async with nodes(server, 1) as ((broker, feed),):
+            await publish(broker, "a", 3)
+            await publish(broker, "b")
+            await kill_within_a_write(server)
+            (place,) = await publish(broker, "c")
+            log = (await read_to_head(broker, CHANNELS)).messages
+            await asyncio.to_thread(server.until, "INFO persistence", b"aof_rewrite_in_progress:1")
+            server.kill()
+            await asyncio.to_thread(server.start)
+            assert (await read_to_head(broker, CHANNELS)).messages == log
+            assert [message.channel for message in log] == ["a", "a", "a", "c"]
+            assert broker.head == place
+            assert len(feed.heads) == 1, "a gap for what the first crash took, and no other"
 
 
 @on_loop

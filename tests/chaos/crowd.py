@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Self
 
 from tellwire.client.messages import ORDER
@@ -107,6 +108,14 @@ class Crowd:
             "publishes fail while the log cannot be reached",
         )
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let nobody begin to publish, as soon as all that they began is acknowledged."""
+        with ExitStack() as stack:
+            for mouth in self.mouths:
+                stack.enter_context(mouth.turn)
+            yield
+
     def finish(self) -> list[Seen]:
         """Let all come to the end; return the log as it then is, merged by place."""
         for mouth in self.mouths:
@@ -115,9 +124,10 @@ class Crowd:
             mouth.thread.join(WATCHDOG_S)
             assert not mouth.thread.is_alive(), mouth.name
             assert mouth.failure is None, mouth.failure
-        with Http(self.nodes[0]) as http:
-            ends = [{"channel": channel, "data": END} for channel in self.channels]
-            assert all("position" in answer for answer in http.post("/v1/messages", ends).json())
+        last = Mouth("last", self.nodes, self.channels)
+        for channel in self.channels:
+            last.say(f"last-{channel}", channel, END)  # the first node may not have its broker back yet
+        last.close()
         self.wait_until(
             lambda: all(seat.is_done for seat in self.seats),
             f"{[seat.name for seat in self.seats if not seat.is_done]} have the end",

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from tellwire.client import connect
+from tellwire.client import Client, connect
 from tellwire.errors import TellwireError
 from tests.chaos.nodes import BREATH_S, PACE_S, TRANSIENT
 from tests.client.test_network import QUICK
@@ -56,6 +56,8 @@ class Mouth:
         self._nodes = itertools.cycle(nodes)
         self._wire: Http | None = None
         self._stopped = threading.Event()
+        self.turn = threading.Lock()
+        """Who has it, has nothing of this publisher under way."""
         self.thread = threading.Thread(target=self._run, daemon=True)
 
     def stop(self) -> None:
@@ -67,14 +69,15 @@ class Mouth:
             for number in itertools.count():
                 if self._stopped.wait(PACE_S):
                     return
-                self._say(f"{self.name}-{number}", self._channels[number % len(self._channels)], number)
+                with self.turn:
+                    self.say(f"{self.name}-{number}", self._channels[number % len(self._channels)], number)
         except Exception:
             self.failure = traceback.format_exc()
         finally:
-            if self._wire is not None:
-                self._wire.close()
+            self.close()
 
-    def _say(self, id_: str, channel: str, data: Any) -> None:
+    def say(self, id_: str, channel: str, data: Any) -> None:
+        """Publish something until it is acknowledged."""
         errors: list[str] = []
         deadline = time.monotonic() + WATCHDOG_S
         while True:
@@ -86,7 +89,7 @@ class Mouth:
                 self.errors += 1
                 time.sleep(BREATH_S)
             except (Closed, OSError) as exc:
-                self._drop()
+                self.close()
                 errors.append(f"connection_lost: {exc!r}")
                 self.errors += 1
                 time.sleep(BREATH_S)
@@ -94,7 +97,8 @@ class Mouth:
                 self.said.append(Said(id_, channel, errors, position))
                 return
 
-    def _drop(self) -> None:
+    def close(self) -> None:
+        """Close the connection that there is."""
         if self._wire is not None:
             self._wire.close()
             self._wire = None
@@ -106,7 +110,7 @@ class Mouth:
         assert self._wire is not None
         answer = self._wire.post("/v1/messages", {"channel": channel, "data": data, "id": id_})
         if answer.status != 200:
-            self._drop()  # the next node may do better
+            self.close()  # the next node may do better
             raise failed(answer)
         return str(answer.json()["position"])
 
@@ -123,7 +127,7 @@ class SocketMouth(Mouth):
         assert isinstance(self._wire, WebSocket)
         answer = self._wire.ask(type="publish", channel=channel, data=data, id=id_)
         if answer["type"] == "error":
-            self._drop()
+            self.close()
             raise Failed(answer["code"], answer["message"])
         assert answer["type"] == "published", answer
         return str(answer["position"])
@@ -143,18 +147,22 @@ class ClientMouth(Mouth):
                         return
                     await asyncio.sleep(PACE_S)
                     id_, channel = f"{self.name}-{number}", self._channels[number % len(self._channels)]
-                    errors: list[str] = []
-                    while True:
-                        try:
-                            published = await client.publish(channel, number, id=id_)
-                        except TellwireError as exc:
-                            if exc.code not in TRANSIENT:
-                                raise
-                            errors.append(f"{exc.code}: {exc}")
-                            self.errors += 1
-                            await asyncio.sleep(BREATH_S)
-                        else:
-                            self.said.append(Said(id_, channel, errors, published.position or ""))
-                            break
+                    with self.turn:
+                        await self._insist(client, channel, id_, number)
         except Exception:
             self.failure = traceback.format_exc()
+
+    async def _insist(self, client: Client, channel: str, id_: str, data: Any) -> None:
+        errors: list[str] = []
+        while True:
+            try:
+                published = await client.publish(channel, data, id=id_)
+            except TellwireError as exc:
+                if exc.code not in TRANSIENT:
+                    raise
+                errors.append(f"{exc.code}: {exc}")
+                self.errors += 1
+                await asyncio.sleep(BREATH_S)
+            else:
+                self.said.append(Said(id_, channel, errors, published.position or ""))
+                return
