@@ -33,6 +33,13 @@ _FIRST_PATIENCE_S = 1.0
 """Seconds without an answer after which an operation is sent again; doubled each time."""
 
 _WRONG_LAST_SEQUENCE = 10071
+_UNDER_WAY = frozenset({10158, 10164})
+"""Codes with which a cluster of nats-server 2.12 refuses what another message stands in the way of, until it is known
+whether that one gets in: one of the same name, or one on the same subject where a condition is to be met."""
+_AGAIN = frozenset({429, 503})
+"""Statuses of what a leader that is overrun, or was just chosen, did not take."""
+_SOON = 0.02
+"""What part of its patience an operation waits before it is sent again, where it was in another one's way."""
 _SEQ = re.compile(r"(\d+)$")
 
 
@@ -246,7 +253,10 @@ class NatsOperations(ABC):
             newest = int(found[1]) if found else 0
             operation.is_stored = True
             self.when_fed(newest, lambda: operation.answered(newest, None))
-        elif error.code != 503:  # else it is sent again
+        elif error.err_code in _UNDER_WAY:
+            asyncio.get_running_loop().call_later(operation.patience_s * _SOON, self.send, operation)
+            operation.patience_s *= 2
+        elif error.code not in _AGAIN:  # else it is sent again when it has no answer for long
             self.fail(operation, Unavailable(f"{self.place} refused: {error.description}"))
 
     # Sending
