@@ -104,6 +104,7 @@ def test_pub_of_an_ephemeral_message_has_no_position(server: Server, channel: st
         (["--json", "news", "{"], "this is not JSON"),
         (["--id", "a", "news", "-"], "--id names one message"),
         (["tight:a", "x" * 100], "64"),
+        (["news", "x", "--url", "localhost:8000"], "'localhost:8000' is not the address of a server"),
     ],
 )
 def test_pub_that_cannot_be_says_why(server: Server, args: list[str], says: str) -> None:
@@ -217,6 +218,8 @@ def test_sub_goes_on_elsewhere_when_the_server_drains(
         (["sub"], "Missing argument"),
         (["history", "bad name"], "is not a channel name"),
         (["history", "news", "--before", "???"], "???"),
+        (["sub", "news", "--url", "ftp://x"], "'ftp://x' is not the address of a server"),
+        (["sub", "news", "--url", "http://[x"], "'http://[x' is not the address of a server"),
     ],
 )
 def test_reading_that_cannot_be_says_why(server: Server, args: list[str], says: str) -> None:
@@ -295,6 +298,11 @@ def test_history_without_a_server_says_so() -> None:
 def test_what_is_printed_is_one_harmless_line(value: object, line: str) -> None:
     assert shown(value) == line
     assert "\n" not in shown(value)
+
+
+def test_address_of_a_websocket_is_understood(server: Server, channel: str) -> None:
+    assert run("pub", channel, "x", "--url", f"ws://127.0.0.1:{server.port}").returncode == 0
+    assert [message["data"] for message in kept(server, channel)] == ["x"]
 
 
 def test_version_is_printed() -> None:

@@ -247,6 +247,8 @@ def test_what_makes_no_sense_is_refused_at_once() -> None:
     [
         ({"url": "localhost:8000"}, "is not the address of a server"),
         ({"url": "ftp://x"}, "is not the address of a server"),
+        ({"url": "http://[x"}, "is not the address of a server"),
+        ({"url": "http://x:99999"}, "is not the address of a server"),
         ({"transports": ("carrier-pigeon",)}, "carrier-pigeon"),
         ({"transports": ()}, "one has to be named"),
         ({"session": "é"}, "session"),

@@ -45,12 +45,26 @@ class Target(NamedTuple):
         return Client(base_url=self.url, headers=headers, verify=self.tls, **options)
 
 
+class _Url(click.ParamType[str]):
+    name = "url"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Read the address of a server; ws and wss are http and https."""
+        from tellwire.compare.site import address_of
+
+        try:
+            return address_of(value).geturl()
+        except ValueError as exc:
+            self.fail(str(exc), param, ctx)
+
+
 def server_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say which server is meant; the command gets them as `target`."""
 
     @click.option(
         "--url",
         envvar="TELLWIRE_URL",
+        type=_Url(),
         default="http://127.0.0.1:8000",
         show_default=True,
         show_envvar=True,

@@ -37,9 +37,13 @@ class Http:
     """
 
     def __init__(self, url: str, tokens: Tokens, client: httpx.AsyncClient) -> None:
-        parts = urlsplit(url)
-        scheme = {"ws": "http", "wss": "https", "grpc": "http", "grpcs": "https"}.get(parts.scheme, parts.scheme)
-        if scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(url)
+            scheme = {"ws": "http", "wss": "https", "grpc": "http", "grpcs": "https"}.get(parts.scheme, parts.scheme)
+            is_one = scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:  # of a port or an address in brackets
+            is_one = False
+        if not is_one:
             raise ValueError(f"{url!a} is not the address of a server; one looks like http://127.0.0.1:8000")
         self.base = urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + "/", "", ""))
         self.tokens = tokens

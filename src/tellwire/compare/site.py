@@ -10,7 +10,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar, cast
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
 from tellwire.compare.failures import Unmeasured
 
@@ -85,17 +85,24 @@ def site_of(url: str, *, token: str | None = None, tls: ssl.SSLContext | None = 
         token: Shown to it.
         tls: Which certificates are accepted; by default those that the system trusts.
     """
-    parts = urlsplit(url)
-    scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
-    try:
-        port = parts.port or (443 if scheme == "https" else 80)
-    except ValueError:
-        port = 0
-    if scheme not in ("http", "https") or not parts.hostname or not port:
-        raise ValueError(f"{url!a} is not the address of a server; one looks like http://127.0.0.1:8000")
-    secure = (tls or ssl.create_default_context()) if scheme == "https" else None
+    parts = address_of(url)
+    assert parts.hostname is not None
+    secure = (tls or ssl.create_default_context()) if parts.scheme == "https" else None
+    port = parts.port or (443 if secure else 80)
     netloc = parts.netloc.rpartition("@")[2]
     return Site(parts.hostname, port, netloc, parts.path.rstrip("/"), token, secure)
+
+
+def address_of(url: str) -> SplitResult:
+    """Return the parts of a server's URL, ``ws`` and ``wss`` as ``http`` and ``https``; raises ValueError."""
+    try:
+        parts = urlsplit(url)
+        parts = parts._replace(scheme={"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme))
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return parts
+    except ValueError:  # of a port or an address in brackets
+        pass
+    raise ValueError(f"{url!a} is not the address of a server; one looks like http://127.0.0.1:8000")
 
 
 def tls_failure(exc: ssl.SSLError, netloc: str) -> str:
