@@ -295,12 +295,15 @@ class WebSocket(Http):
         self.answers = True  # pings
         self.waiting: list[dict[str, Any]] = []
         fields = handshake_fields(packed=packed, deflate=deflate, token=token)
-        self.send_request("GET", f"/v1/ws?{query}" if query else "/v1/ws", headers=[*fields, *headers])
-        status, self.headers = self.read_head()
-        if status != 101:
-            response = Response(status, self.headers, self.read_exactly(int(self.headers.get("content-length", 0))))
+        try:
+            self.send_request("GET", f"/v1/ws?{query}" if query else "/v1/ws", headers=[*fields, *headers])
+            status, self.headers = self.read_head()
+            if status != 101:
+                body = self.read_exactly(int(self.headers.get("content-length", 0)))
+                raise Refused(Response(status, self.headers, body))
+        except BaseException:
             self.close()
-            raise Refused(response)
+            raise
 
     def say(self, **command: Any) -> None:
         """Send a command."""
