@@ -7,11 +7,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 from urllib.request import urlopen
 
 import pytest
@@ -104,24 +105,77 @@ class NatsServer:
         self._process.send_signal(signal.SIGCONT)
 
 
-class FeedCable(Cable):
-    """A cable that may keep from a node what its stream feeds it, while all answers come."""
+class Refusal(NamedTuple):
+    """What a server answers instead of storing a message."""
 
-    holds_feed = False
+    code: int
+    err_code: int
+    description: str
+    status: str = ""
+    """The line that it sends beside."""
+
+    def message(self, reply: str, sid: str) -> bytes:
+        """Write it as the server does."""
+        error = {"code": self.code, "err_code": self.err_code, "description": self.description}
+        said = json.dumps({"error": error, "stream": "it", "seq": 0}).encode()
+        head = f"NATS/1.0 {self.status}\r\n\r\n".encode() if self.status else b""
+        sizes = f"HMSG {reply} {sid} {len(head)}" if head else f"MSG {reply} {sid}"
+        return f"{sizes} {len(head) + len(said)}\r\n".encode() + head + said + b"\r\n"
+
+
+# As nats-server 2.12 and 2.15 have them, which 2.9 has not.
+IN_THE_WAY = Refusal(400, 10164, "wrong last sequence")
+SAME_ID = Refusal(409, 10158, "duplicate message id is in process")
+OVERRUN = Refusal(429, 10167, "too many requests", "429 Too Many Requests")
+
+
+class FeedCable(Cable):
+    """A cable that may keep from a node what its stream feeds it, or answer publishes itself and not let them through.
+
+    Args:
+        server: Where it ends.
+    """
+
+    def __init__(self, server: NatsServer) -> None:
+        self.holds_feed = False
+        self.refusals: Iterator[Refusal] = iter(())
+        """What is answered to the next publishes that want an answer, one for each."""
+        self._speaking = threading.Lock()
+        super().__init__(server)
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
-        is_to_node = sink.getsockname()[1] == self.port
-        if is_to_node:
-            with source.makefile("rb") as stream, suppress(OSError):
-                while line := stream.readline():
-                    kind, *parts = line.split()
-                    if kind in (b"MSG", b"HMSG"):
-                        line += stream.read(int(parts[-1]) + 2)
-                    # A message of a stream has where it is acknowledged as its reply; heartbeats come without.
-                    is_fed = any(part.startswith(b"$JS.ACK.") or part.endswith(b".f") for part in parts[:3])
-                    if not (self.holds_feed and is_fed):
-                        sink.sendall(line)
+        with source.makefile("rb") as stream, suppress(OSError):
+            if sink.getsockname()[1] == self.port:
+                self._to_node(stream, sink)
+            else:
+                self._to_server(stream, source, sink)
         super()._pump(source, sink)
+
+    def _to_node(self, stream: BinaryIO, node: socket.socket) -> None:
+        while line := stream.readline():
+            kind, *parts = line.split()
+            if kind in (b"MSG", b"HMSG"):
+                line += stream.read(int(parts[-1]) + 2)
+            # A message of a stream has where it is acknowledged as its reply; heartbeats come without.
+            is_fed = any(part.startswith(b"$JS.ACK.") or part.endswith(b".f") for part in parts[:3])
+            if not (self.holds_feed and is_fed):
+                with self._speaking:
+                    node.sendall(line)
+
+    def _to_server(self, stream: BinaryIO, node: socket.socket, server: socket.socket) -> None:
+        sids: dict[str, str] = {}
+        while line := stream.readline():
+            kind, *parts = line.decode().split()
+            if kind == "SUB":
+                sids[parts[0]] = parts[-1]
+            elif kind in ("PUB", "HPUB"):
+                line += stream.read(int(parts[-1]) + 2)
+            if kind == "HPUB" and len(parts) == 4 and (refusal := next(self.refusals, None)):
+                reply = parts[1]
+                with self._speaking:
+                    node.sendall(refusal.message(reply, sids[reply.rpartition(".")[0] + ".*"]))
+            else:
+                server.sendall(line)
 
 
 def _stands(stat: str) -> bool:

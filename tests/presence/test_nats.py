@@ -18,7 +18,7 @@ from tellwire.testing.harness import on_loop
 from tellwire.testing.members import MakePresence, PresenceContract, member, opened
 from tellwire.testing.members_left import LastingPresenceContract, SharedPresenceContract
 from tellwire.testing.members_model import PresenceModelContract
-from tests.nats_servers import NatsServer, nats_server, needs_nats
+from tests.nats_servers import IN_THE_WAY, OVERRUN, SAME_ID, FeedCable, NatsServer, nats_server, needs_nats
 from tests.redis_servers import Cable
 
 pytestmark = needs_nats
@@ -74,6 +74,21 @@ async def test_nats_presence_hands_members_out_once_over_cut_connections(server:
             gone = [left for left in await asyncio.gather(*leaves) if left is not None]
             assert sorted(gone, key=lambda each: each.since) == entered
             assert [await one.count(f"room{number}") for number in range(5)] == [Counts(0, 0)] * 5
+
+
+@on_loop
+async def test_nats_presence_that_is_refused_for_the_moment_asks_again(server: NatsServer) -> None:
+    with closing(FeedCable(server)) as cable:
+        place = NatsPlace.parse(f"nats://127.0.0.1:{cable.port}?prefix=refused&timeout=20")
+        async with opened(NatsPresence(place)) as one, opened(NatsPresence(place), "n2") as two:
+            cable.refusals = iter([OVERRUN, *[IN_THE_WAY, SAME_ID] * 2])
+            entered = [member("room", f"c{number}", since=number) for number in range(5)]
+            assert await asyncio.gather(*map(one.enter, entered)) == [None] * 5
+            assert sorted(await two.members("room", 10), key=lambda each: each.since) == entered
+            cable.refusals = iter([IN_THE_WAY] * 5)
+            leaves = [each.leave("room", left.client) for left in entered for each in (one, two)]
+            gone = [left for left in await asyncio.gather(*leaves) if left is not None]
+            assert sorted(gone, key=lambda each: each.since) == entered
 
 
 @on_loop

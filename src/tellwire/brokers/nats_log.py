@@ -79,6 +79,13 @@ class Append(Operation[Appended]):
             self.headers["Nats-Msg-Id"] = f"{self.name}#{seq}"
             log.send(self)
 
+    def gives_up(self) -> bool:
+        expect, newest = self.draft.expect, self.log.replica.newest(self.draft.channel)
+        if expect is None or (expect.epoch == newest.epoch and expect.seq >= newest.seq):
+            return False
+        self.conflicts(newest.seq)
+        return True
+
     def conflicts(self, newest: int) -> None:
         log, draft = self.log, self.draft
         head = log.replica.newest(draft.channel)

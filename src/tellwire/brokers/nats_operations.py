@@ -39,7 +39,8 @@ whether that one gets in: one of the same name, or one on the same subject where
 _AGAIN = frozenset({429, 503})
 """Statuses of what a leader that is overrun, or was just chosen, did not take."""
 _SOON = 0.02
-"""What part of its patience an operation waits before it is sent again, where it was in another one's way."""
+"""What part of its patience an operation waits before it is sent again, where another one was in its way; then twice
+as long each time."""
 _SEQ = re.compile(r"(\d+)$")
 
 
@@ -80,6 +81,7 @@ class Operation(ABC, Generic[T]):
         self.sent_at: float | None = None
         self.was_sent = False
         self.patience_s = _FIRST_PATIENCE_S
+        self.pause_s = _FIRST_PATIENCE_S * _SOON
         self.is_stored = False
         self.is_over = False
 
@@ -100,6 +102,10 @@ class Operation(ABC, Generic[T]):
 
     def comes_next(self, seq: int) -> bool:
         """Take note that it lies at `seq`, and end it now if the feed has come right before that; else return False."""
+        return False
+
+    def gives_up(self) -> bool:
+        """End it, and return True, if what another message was in the way of cannot be any more; the feed is ready."""
         return False
 
     @abstractmethod
@@ -166,6 +172,7 @@ class NatsOperations(ABC):
         operation.number = next(self._numbers)
         operation.deadline = asyncio.get_running_loop().time() + self.place.timeout_s
         operation.patience_s = min(_FIRST_PATIENCE_S, self.place.timeout_s / 4)
+        operation.pause_s = operation.patience_s * _SOON
         self.queued_bytes += operation.weight
         self._operations[operation.number] = operation
         self.send(operation)
@@ -239,7 +246,7 @@ class NatsOperations(ABC):
         operation = self._operations.get(int(message.subject.rpartition(".")[2]))
         if client is not self._client or operation is None:
             return
-        if message.headers and "Status" in message.headers:
+        if not message.data:  # there is but a status: no responders
             self.abandon("nobody answers for the stream")
             return
         ack = _acks.decode(message.data)
@@ -254,10 +261,15 @@ class NatsOperations(ABC):
             operation.is_stored = True
             self.when_fed(newest, lambda: operation.answered(newest, None))
         elif error.err_code in _UNDER_WAY:
-            asyncio.get_running_loop().call_later(operation.patience_s * _SOON, self.send, operation)
-            operation.patience_s *= 2
+            asyncio.get_running_loop().call_later(operation.pause_s, self._send_again, operation)
+            operation.pause_s *= 2
         elif error.code not in _AGAIN:  # else it is sent again when it has no answer for long
             self.fail(operation, Unavailable(f"{self.place} refused: {error.description}"))
+
+    def _send_again(self, operation: Operation[Any]) -> None:
+        # Where messages come all the time, JetStream does not get as far as to say that the condition is not met.
+        if self._ready and not operation.is_over and not operation.gives_up():
+            self.send(operation)
 
     # Sending
 
