@@ -34,7 +34,7 @@ class Proxy:
         self.buffered: set[str] = set()
         """Answers to requests whose first line has one of these in it do not get past their head."""
         self.is_silent = False
-        """Whether nothing is passed on; the connections stay open."""
+        """Whether nothing is passed on; the connections stay open, and what has lost something passes nothing any more."""
         self.rate: int | None = None
         """Bytes a second that each connection passes on each way."""
         self.delay_s = 0.0
@@ -48,6 +48,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port = self._listener.getsockname()[1]
         self._sockets: set[socket.socket] = set()
+        self._lost: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._threads = [self._start(self._accept)]
 
@@ -123,7 +124,10 @@ class Proxy:
 
     def _pass(self, data: bytes, to: socket.socket) -> None:
         """Pass it on as the line is now; that may change before all of it has gone."""
-        while data and not self.is_silent:
+        while data:
+            if self.is_silent or to in self._lost:
+                self._lost.add(to)  # what TCP carries has no holes
+                return
             rate = self.rate
             if self.is_torn:
                 piece = data[: self._chance.randint(1, TORN_MAX_BYTES)]

@@ -140,6 +140,8 @@ def test_a_line_that_swallows_everything(start_server: Callable[..., Server], ch
             for name in (traffic.theirs, traffic.mine):
                 client.do("subscribe", channel=name)
             client.wait_connected(transport)
+            client.do("client")  # everything that was told before this has been heard
+            client.events.clear()
             proxy.is_silent = True
             traffic.flow(50)
             client.wait_for("state", lambda event: event["state"] == "disconnected")
