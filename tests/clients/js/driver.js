@@ -39,7 +39,7 @@ const does = {
       globalThis.addEventListener = browser.addEventListener.bind(browser);
       globalThis.removeEventListener = browser.removeEventListener.bind(browser);
     }
-    const token = tokens && (() => tokens.shift());
+    const token = tokens && (() => (tokens.length > 1 ? tokens.shift() : tokens[0]));
     client = new Tellwire(url, { ...options, ...(token && { token }) });
     client.on("state", (state) => tell({ on: "state", ...state, code: /** @type {any} */ (state).error?.code }));
     client.on("state", ({ state }) => {

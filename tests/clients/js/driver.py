@@ -26,8 +26,8 @@ class Driver:
 
     Args:
         url: Of the server.
-        options: Those of the client's constructor, as ``tokens`` a list that its token function gives out, and as
-            ``isImpatient`` whether it comes back at once when it lost its connection.
+        options: Those of the client's constructor, as ``tokens`` a list that its token function gives out, the last
+            of them again and again, and as ``isImpatient`` whether it comes back at once when it lost its connection.
     """
 
     def __init__(self, url: str, **options: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +14,19 @@ from tests.serving import Server
 TRANSPORTS = ("websocket", "sse", "longpoll", "poll")
 
 Connect = Callable[..., Driver]
+
+PATIENT: dict[str, Any] = {
+    **GUARDED,
+    "limits": {**GUARDED["limits"], "presence_grace_s": 30.0, "presence_lease_s": 60.0, "call_timeout_s": 60.0},
+}
+"""A server that takes nobody for gone who stands still for a while: here they leave when they say so."""
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Server]:
+    server = Server(**PATIENT)
+    yield server
+    server.close()
 
 
 def url(server: Server) -> str:
@@ -160,7 +173,7 @@ def test_keeping_the_session_keeps_the_client_id(guarded: Server, connect: Conne
 def test_presence_and_signals_outlive_the_server(
     start_server: Callable[..., Server], connect: Connect, channel: str, tmp_path: Any, transport: str
 ) -> None:
-    settings = {**GUARDED, "server": {"broker": f"sqlite:///{tmp_path}/log.db"}}
+    settings = {**PATIENT, "server": {"broker": f"sqlite:///{tmp_path}/log.db"}}
     server = start_server(**settings)
     ann = connect(url(server), token=token("ann"), transports=["websocket"])
     bob = connect(url(server), token=token("bob"), transports=[transport], pollMs=50)
