@@ -27,10 +27,11 @@ from tellwire.node import LAST_MAX, Node
 from tellwire.node.steward import DRAIN_PACE_S, DRAIN_SLOTS
 from tellwire.protocol.commands import Publish
 from tellwire.protocol.encodings import lines
+from tellwire.subscriber import Subscriber
 from tellwire.testing.doors import ask, begin, line_door, settle, socket_talk, somebody
 from tellwire.testing.faulty import FaultyBroker
 from tellwire.testing.harness import on_loop
-from tests.client.virtual_time import run
+from tests.client.virtual_time import VirtualLoop, run
 from tests.nodes import Sink, bench, data_of
 
 RAW = msgspec.Raw(b"1")
@@ -216,3 +217,37 @@ def test_drain_gives_connections_slots_that_are_spread_evenly(count: int) -> Non
         assert max(histogram.values()) - min(histogram.values()) <= 1
 
     run(drain)
+
+
+def test_node_that_stood_still_cuts_nobody_who_answers() -> None:
+    class Answering(Sink):
+        """Answers each sign of life a moment after it was given it."""
+
+        hears = True
+
+        def write(self, batch: Any) -> None:
+            super().write(batch)
+            asyncio.get_running_loop().call_later(0.01, self.answer)
+
+        def answer(self) -> None:
+            admitted[0].silent_beats = 0
+
+    admitted: list[Subscriber] = []
+
+    async def test() -> None:
+        node = Node(FaultyBroker(), limits=Limits(heartbeat_s=10.0))
+        await node.open()
+        living, dead = Answering(), Sink()
+        dead.hears = True
+        admitted.extend(node.admit(door, lines(chunked=False), somebody()) for door in (living, dead))
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        await asyncio.sleep(1)
+        loop.stand_still(1000)
+        await asyncio.sleep(20)
+        assert [door.closed_with for door in (living, dead)] == [None, None]
+        await asyncio.sleep(15)
+        assert [door.closed_with for door in (living, dead)] == [None, CloseCode.DEAD]
+        await node.aclose()
+
+    run(test)

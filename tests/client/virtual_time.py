@@ -36,6 +36,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._clock.now
 
+    def stand_still(self, seconds: float) -> None:
+        """Let time pass in which nothing is done, as for a process that was stopped."""
+        self._clock.now += seconds
+
     @property
     def timers(self) -> int:
         """How many timers are set."""

@@ -173,6 +173,9 @@ class Node:
         due = loop.time()
         while True:
             due += period
+            if loop.time() - due > self.limits.heartbeat_s / 2:
+                # This process stood still. What it missed is not made up for at once: nobody could answer in time.
+                due = loop.time()
             await asyncio.sleep(max(0.0, due - loop.time()))
             self.hub.tick()
 
