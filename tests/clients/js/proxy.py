@@ -34,7 +34,7 @@ class Proxy:
         self.buffered: set[str] = set()
         """Answers to requests whose first line has one of these in it do not get past their head."""
         self.is_silent = False
-        """Whether nothing is passed on; the connections stay open, and what has lost something passes nothing any more."""
+        """Whether nothing is passed on; connections stay open, and those that lost something pass nothing any more."""
         self.rate: int | None = None
         """Bytes a second that each connection passes on each way."""
         self.delay_s = 0.0

@@ -50,6 +50,15 @@ OPEN = """async ([channel, options, join, transports, url]) => {
     await room.join(join);
 }"""
 
+HOLD = """() => {
+    const gate = new Promise((resolve) => { window.letGo = resolve; });
+    File.prototype.slice = function (...at) {
+        const part = Blob.prototype.slice.apply(this, at);
+        return at[0] < this.size / 2 ? part : { arrayBuffer: () => gate.then(() => part.arrayBuffer()) };
+    };
+}"""
+"""The second half of each file is read when the test lets it go: what happens before that, happens in the middle."""
+
 
 class Person:
     """A page in a room."""

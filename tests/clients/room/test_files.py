@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.clients.room.conftest import Person
+from tests.clients.room.conftest import HOLD, Person
 
 Pair = Callable[..., tuple[Person, Person]]
 
@@ -49,6 +49,7 @@ def test_large_file_goes_on_after_a_cut_in_the_middle(pair: Pair) -> None:
     first, second = pair()
     second.run(ACCEPT)
     first.wait_path("direct")
+    first.run(HOLD)
     first.run(SEND, 32 * MIB)
     # What else there is to say is said meanwhile.
     first.say("meanwhile")
@@ -56,6 +57,7 @@ def test_large_file_goes_on_after_a_cut_in_the_middle(pair: Pair) -> None:
     first.wait("sending.bytes > 3 * 1024 * 1024")
     second.run("() => peer().pc.close()")
     assert first.run("() => sending.bytes < file.size")
+    first.run("() => letGo()")
     compare(first, second)
     assert first.run("() => paths").count("direct") >= 1
 
@@ -153,6 +155,7 @@ LIES = """(lie) => {
         setTimeout(() => { chunk(1, 0, 10); say({ t: "end", id: "x", sha256: "00" }); }, 300);
     } else if (lie === "too many") {
         for (let n = 1; n <= 500; n += 1) say({ t: "offer", id: `x${n}`, n, name: "x", size: 2 ** 20, type: "" });
+        say({ t: "cancel", id: "x1" });
     } else {
         for (const wrong of [null, 1, "x", [], { t: "offer" }, { t: "offer", id: 1 }]) say(wrong);
         say({ t: "accept", id: "y", from: -1 });
@@ -184,5 +187,6 @@ def test_a_peer_that_lies_about_files_gets_nowhere(pair: Pair) -> None:
     second.wait_heard("and now")
     for each in (first, second):
         each.wait("peer().files.bufferedAmount === 0")
+    second.wait("files.some(({ id, isOver }) => id === 'x1' && isOver)")  # all of them have been offered
     assert second.run("() => files.length") == 2 + 16
     assert second.errors == []

@@ -13,7 +13,7 @@ from typing import Any, Self
 import pytest
 
 from tellwire.ice import IceServers
-from tests.clients.room.conftest import Person
+from tests.clients.room.conftest import HOLD, Person
 from tests.serving import SHARED, Server
 from tests.turn import SECRET, Turn, turn_server
 
@@ -121,6 +121,7 @@ def test_udp_is_swallowed_in_the_middle_of_a_file_and_ice_restarts_over_tcp(
         for each in (first, second):
             each.wait_path("relay")
         second.run("() => room.on('file', (file) => { window.got = file.accept(); })")
+        first.run(HOLD)
         first.run(
             """() => {
                 const bytes = new Uint8Array(32 * 1024 * 1024);
@@ -135,6 +136,7 @@ def test_udp_is_swallowed_in_the_middle_of_a_file_and_ice_restarts_over_tcp(
         for each in (first, second):
             each.run("() => { window.before = peer().pc; }")
         assert first.run("() => sending.bytes < file.size")
+        first.run("() => letGo()")
         first.run("() => sending.done")
         assert second.run("async () => hex(await got)") == first.run("() => hex(file)")
         # It was mended, and not made anew.
