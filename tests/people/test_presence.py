@@ -18,7 +18,7 @@ from tests.wires import Http, WebSocket
 KINDS = ("direct", "hypercorn")
 
 NODE_LEASE_S = 8.0
-"""Long enough for a server to be started again, and for who comes back to do so, on a machine that is busy."""
+"""Long enough for who comes back to a server that was started again to do so, on a machine that is busy."""
 
 
 def post(server: Server, text: str, **body: Any) -> dict[str, Any]:
@@ -58,8 +58,8 @@ class Watchers:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_everybody_is_told_once_and_in_order(guarded_servers: Callable[[str], Server], kind: str, channel: str) -> None:
-    server = guarded_servers(kind)
+def test_everybody_is_told_once_and_in_order(patient_servers: Callable[[str], Server], kind: str, channel: str) -> None:
+    server = patient_servers(kind)
     user, others = someone(), someone()
     text = token(user, info={"name": "Ann"})
     client, second = client_name(user, "s"), client_name(others, "s2")
@@ -152,17 +152,17 @@ def test_changing_wires_is_neither_a_leave_nor_a_join(
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_watcher_that_comes_back_is_told_of_what_it_missed(guarded: Server, name: str, channel: str) -> None:
+def test_watcher_that_comes_back_is_told_of_what_it_missed(patient: Server, name: str, channel: str) -> None:
     user = someone()
     client = client_name(user, "s")
-    with READERS[name](guarded, channel, token=token(), presence="watch") as watcher:
-        post(guarded, token(user), channel=channel, session="s", enter=True)
+    with READERS[name](patient, channel, token=token(), presence="watch") as watcher:
+        post(patient, token(user), channel=channel, session="s", enter=True)
         assert told(watcher.read()) == ("join", client, None)
         cursor = watcher.cursor
-    post(guarded, token(user), channel=channel, session="s", enter=True, state=1)
-    post(guarded, token(user), channel=channel, session="s", enter=False)
+    post(patient, token(user), channel=channel, session="s", enter=True, state=1)
+    post(patient, token(user), channel=channel, session="s", enter=False)
     for other in READERS.values():
-        with other(guarded, channel, token=token(), presence="watch", since=cursor) as watcher:
+        with other(patient, channel, token=token(), presence="watch", since=cursor) as watcher:
             assert [told(watcher.read()) for _ in range(2)] == [("update", client, 1), ("leave", client, None)]
 
 
@@ -192,10 +192,10 @@ def test_large_channels_are_counted(guarded: Server, channel: str) -> None:
 def test_server_that_comes_back_tells_only_of_who_does_not(
     start_server: Callable[..., Server], tmp_path: Path, dies: bool, channel: str
 ) -> None:
-    limits = {**GUARDED["limits"], "node_lease_s": NODE_LEASE_S, "presence_lease_s": 30.0}
-    broker = f"sqlite:///{tmp_path / 'log.db'}"
-    settings = {"auth": {"token_key": SECRET}, "limits": limits, "server": {"broker": broker}}
-    first = start_server(**settings)
+    limits = {**GUARDED["limits"], "presence_lease_s": 300.0}
+    settings = {"auth": {"token_key": SECRET}, "server": {"broker": f"sqlite:///{tmp_path / 'log.db'}"}}
+    # The lease of the first lasts until the second is there, and then no longer than the second's own.
+    first = start_server(**settings, limits={**limits, "node_lease_s": 120.0})
     users = [someone() for _ in range(4)]
     stayed, gone = users[:2], users[2:]
     with contextlib.ExitStack() as stack:
@@ -214,7 +214,7 @@ def test_server_that_comes_back_tells_only_of_who_does_not(
             first.wait()
         else:
             first.stop()
-    second = start_server(**settings)
+    second = start_server(**settings, limits={**limits, "node_lease_s": NODE_LEASE_S})
     with contextlib.ExitStack() as stack:
         for user in stayed:
             stack.enter_context(READERS["stream"](second, channel, token=token(user), session="s", presence="enter"))

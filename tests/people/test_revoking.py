@@ -87,6 +87,7 @@ def test_revoking_ends_all_connections_and_nobody_elses(
     start_server: Callable[..., Server], kind: str, what: str, channel: str
 ) -> None:
     server = start_server(kind, auth=KEYS)
+    before = int(time.time()) - 10
     with contextlib.ExitStack() as stack:
         gone = [Party(server, channel, token("ann", jti="first"), stack)]
         kept = [Party(server, channel, token("bob", jti="other"), stack)]
@@ -95,7 +96,7 @@ def test_revoking_ends_all_connections_and_nobody_elses(
         revoke(server, **({"user": "ann"} if what == "user" else {"token_id": "first"}))
         for party in gone:
             party.read_end()
-        check_refused(server, token("ann", jti="first", iat=int(time.time()) - 10))
+        check_refused(server, token("ann", jti="first", iat=before))
         check_taken(server, later("ann", jti="third"))
         with Http(server) as http:
             http.post("/v1/messages", {"channel": channel, "data": "for the others"}, headers=[bearer(later("eve"))])
@@ -138,6 +139,7 @@ def test_what_was_revoked_stays_so_after_a_restart(
 ) -> None:
     settings = {"server": {"broker": f"sqlite:///{tmp_path / 'log.db'}"}, "auth": KEYS}
     first = start_server(**settings)
+    old = int(time.time()) - 30
     revoke(first, user="ann")
     revoke(first, token_id="stolen")
     if dies:
@@ -146,7 +148,6 @@ def test_what_was_revoked_stays_so_after_a_restart(
     else:
         first.stop()
     second = start_server(**settings)
-    old = int(time.time()) - 30
     check_refused(second, token("ann", iat=old))
     check_refused(second, token("bob", jti="stolen"))
     check_taken(second, later("ann"))

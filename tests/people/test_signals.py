@@ -69,9 +69,9 @@ def read_signals(reader: Reader, count: int) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("kind", ["direct", "hypercorn"])
 def test_signals_come_once_and_in_order(
-    guarded_servers: Callable[[str], Server], kind: str, name: str, way: str, channel: str
+    patient_servers: Callable[[str], Server], kind: str, name: str, way: str, channel: str
 ) -> None:
-    server = guarded_servers(kind)
+    server = patient_servers(kind)
     user, session = someone(), "an inbox"
     client = client_name(user, session)
     with (
@@ -103,8 +103,8 @@ def test_signals_come_once_and_in_order(
 
 
 @pytest.mark.parametrize("way", SENDERS)
-def test_who_may_not_send(guarded: Server, way: str, channel: str) -> None:
-    with contextlib.closing(Sender(guarded, way, someone(), channel)) as sender:
+def test_who_may_not_send(patient: Server, way: str, channel: str) -> None:
+    with contextlib.closing(Sender(patient, way, someone(), channel)) as sender:
         assert sender.send("nobody", 1)["code"] == "not_found"
         assert sender.send(sender.client, 1)["type"] == "sent"  # to itself it may
         refused: list[tuple[dict[str, Any], str]] = [
@@ -118,27 +118,27 @@ def test_who_may_not_send(guarded: Server, way: str, channel: str) -> None:
         if way != "post":
             sender.channel = f"{channel}/elsewhere"
             assert sender.send(sender.client, 1)["code"] == "forbidden"
-    with Http(guarded) as http:
+    with Http(patient) as http:
         body = {"channel": channel, "session": "never entered", "to": sender.client, "data": 1}
         assert http.post("/v1/send", body, headers=[bearer(token())]).code == "forbidden"
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_inbox_is_resumed_on_any_other_wire(guarded: Server, name: str, channel: str) -> None:
+def test_inbox_is_resumed_on_any_other_wire(patient: Server, name: str, channel: str) -> None:
     user, session = someone(), "the same"
     client = client_name(user, session)
     settings: dict[str, Any] = {"token": token(user), "session": session, "presence": "enter"}
-    with contextlib.closing(Sender(guarded, "json", someone(), channel)) as sender:
+    with contextlib.closing(Sender(patient, "json", someone(), channel)) as sender:
         # Held by a lease as well, so that it is still a member when the connection is cut.
-        with Http(guarded) as http:
+        with Http(patient) as http:
             enter = {"channel": channel, "session": session, "enter": True}
             assert http.post("/v1/presence", enter, headers=[bearer(token(user))]).status == 200
-        with READERS["sse"](guarded, channel, **settings) as reader:
+        with READERS["sse"](patient, channel, **settings) as reader:
             sender.send(client, "first")
             assert [signal["data"] for signal in read_signals(reader, 1)] == ["first"]
             cursor = reader.cursor
             # While it reads over that wire, nothing was missed; then it is cut.
         assert sender.send(client, "meanwhile")["type"] == "sent"
-        with READERS[name](guarded, channel, since=cursor, **settings) as reader:
+        with READERS[name](patient, channel, since=cursor, **settings) as reader:
             sender.send(client, "afterwards")
             assert [signal["data"] for signal in read_signals(reader, 2)] == ["meanwhile", "afterwards"]
