@@ -140,6 +140,8 @@ class FeedCable(Cable):
         self.holds_feed = False
         self.refusals: Iterator[Refusal] = iter(())
         """What is answered to the next publishes that want an answer, one for each."""
+        self.loses: str | None = None
+        """What the next request that gets lost has in its subject."""
         self._speaking = threading.Lock()
         super().__init__(server)
 
@@ -174,6 +176,8 @@ class FeedCable(Cable):
                 reply = parts[1]
                 with self._speaking:
                     node.sendall(refusal.message(reply, sids[reply.rpartition(".")[0] + ".*"]))
+            elif kind == "PUB" and self.loses and self.loses in parts[0]:
+                self.loses = None
             else:
                 server.sendall(line)
 

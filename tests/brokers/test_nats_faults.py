@@ -382,6 +382,17 @@ async def test_a_task_that_lost_a_cancellation_is_ended_all_the_same() -> None:
 
 
 @on_loop
+@pytest.mark.parametrize("lost", ["STREAM.CREATE", "CONSUMER.CREATE"])
+async def test_nats_request_that_got_lost_at_the_start_is_asked_again(server: NatsServer, lost: str) -> None:
+    """A cluster that has just started may lose answers."""
+    with closing(FeedCable(server)) as cable:
+        cable.loses = f"$JS.API.{lost}."
+        async with nodes(f"nats://127.0.0.1:{cable.port}", 1, 2.0) as ((far, feed),):
+            await publish(far, "a")
+            assert feed.seqs == [1]
+
+
+@on_loop
 async def test_nats_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
     broker = make(NatsServer(tmp_path).url, 1.0)
     with pytest.raises(Unavailable, match="cannot be reached"):

@@ -47,6 +47,10 @@ class Refused(Exception):
         self.code = code
 
 
+class Unanswered(Unavailable):
+    """JetStream did not answer: nobody knows what it did."""
+
+
 class _ApiError(msgspec.Struct):
     code: int = 0
     err_code: int = 0
@@ -150,7 +154,7 @@ async def hang_up(client: Client) -> None:
 
 
 async def ask(client: Client, place: NatsPlace, subject: str, **request: Any) -> bytes:
-    """Ask JetStream something; raises Refused, Unavailable."""
+    """Ask JetStream something; raises Refused, Unanswered, Unavailable."""
     payload = msgspec.json.encode(request) if request else b""
     try:
         timeout_s = min(place.timeout_s, _LOOK_S if ".INFO." in subject else _CHANGE_S)
@@ -160,7 +164,7 @@ async def ask(client: Client, place: NatsPlace, subject: str, **request: Any) ->
             f"{place} has no JetStream that answers; start nats-server with -js, or enable it for this account"
         ) from None
     except (NatsError, TimeoutError, OSError) as exc:
-        raise Unavailable(f"{place}: JetStream does not answer ({str(exc) or 'no answer in time'})") from exc
+        raise Unanswered(f"{place}: JetStream does not answer ({str(exc) or 'no answer in time'})") from exc
     error = _failed.decode(answer.data).error
     if error is not None:
         raise Refused(error.code, error.err_code, error.description)

@@ -16,7 +16,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from tellwire.brokers.nats_link import Refused, ask, dial, end, hang_up
+from tellwire.brokers.nats_link import Refused, Unanswered, ask, dial, end, hang_up
 from tellwire.brokers.nats_operations import NatsOperations
 from tellwire.brokers.nats_settings import StreamSettings
 from tellwire.brokers.nats_url import NatsPlace
@@ -221,7 +221,10 @@ class NatsStream(NatsOperations):
 
     async def start(self) -> None:
         """Connect for the first time; raises Unavailable where that fails."""
-        await self._connect()
+        try:
+            await self._connect()
+        except Unanswered:  # a cluster that has just started may lose an answer
+            await self._connect()
         self._is_open = True
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._keep()), loop.create_task(self._watch())]
