@@ -9,7 +9,7 @@ import pytest
 
 from tellwire.protocol.proto.tellwire_pb2_grpc import TellwireStub
 from tests.grpc.callers import Caller, call
-from tests.guarded import GUARDED
+from tests.guarded import PATIENT
 from tests.serving import SHARED, Server
 
 
@@ -24,7 +24,7 @@ def grpc_server() -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def guarded_grpc() -> Iterator[Server]:
     """A server that asks for tokens and has procedures, shared by the tests of a module."""
-    server = Server(**{**GUARDED, "server": {"grpc_port": 0}})
+    server = Server(**{**PATIENT, "server": {"grpc_port": 0}})
     yield server
     server.close()
 
