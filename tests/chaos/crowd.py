@@ -11,14 +11,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Self
+from contextlib import ExitStack, closing, contextmanager
+from typing import Any, Self
 
 from tellwire.client.messages import ORDER
-from tests.chaos.mouths import ClientMouth, Mouth, SocketMouth
+from tests.chaos.mouths import ClientMouth, Mouth, Said, SocketMouth, failed
 from tests.chaos.nodes import BEGIN, END
 from tests.chaos.seats import KINDS, ClientSeat, RawSeat, Seat, Seen
-from tests.wires import WATCHDOG_S, At, Http
+from tests.wires import WATCHDOG_S, At, Http, Response
 
 RAW_EACH = 7
 """Readers of each of the six kinds on bare sockets."""
@@ -55,9 +55,14 @@ class Crowd:
 
     def _begin(self) -> str:
         """Publish something before everything, so that there is a place to begin at."""
-        with Http(self.nodes[0]) as http:
-            positions = [http.post("/v1/messages", {"channel": each, "data": BEGIN}).json() for each in self.channels]
-        return str(positions[-1]["position"])
+        return self._say_to_all("first", BEGIN)[-1].position
+
+    def _say_to_all(self, name: str, data: str) -> list[Said]:
+        """Publish to every channel until it is acknowledged: a node may not have its broker back yet."""
+        with closing(Mouth(name, self.nodes, self.channels)) as mouth:
+            for channel in self.channels:
+                mouth.say(f"{name}-{channel}", channel, data)
+        return mouth.said
 
     async def _read(self) -> None:
         await asyncio.gather(*(seat.run() for seat in self._clients))
@@ -124,10 +129,7 @@ class Crowd:
             mouth.thread.join(WATCHDOG_S)
             assert not mouth.thread.is_alive(), mouth.name
             assert mouth.failure is None, mouth.failure
-        last = Mouth("last", self.nodes, self.channels)
-        for channel in self.channels:
-            last.say(f"last-{channel}", channel, END)  # the first node may not have its broker back yet
-        last.close()
+        self._say_to_all("last", END)
         self.wait_until(
             lambda: all(seat.is_done for seat in self.seats),
             f"{[seat.name for seat in self.seats if not seat.is_done]} have the end",
@@ -136,15 +138,31 @@ class Crowd:
 
     def _log(self) -> Iterator[Seen]:
         for channel in self.channels:
+            cursor, is_over = "earliest", False
+            while not is_over:
+                page = self._page(f"/v1/messages?channel={channel}&since={cursor}&limit=1000")
+                cursor = page["cursor"]
+                for message in page["messages"]:
+                    is_over = is_over or message["data"] == END
+                    if message["data"] not in (BEGIN, END):
+                        yield Seen(channel, message["seq"], message["id"])
+
+    def _page(self, target: str) -> dict[str, Any]:
+        """Ask the last node until it answers, which may not have its broker back yet, or not all that is in there."""
+        answers: list[Response] = []
+
+        def is_answered() -> bool:
             with Http(self.nodes[-1]) as http:
-                cursor, is_over = "earliest", False
-                while not is_over:
-                    page = http.get(f"/v1/messages?channel={channel}&since={cursor}&limit=1000").json()
-                    cursor = page["cursor"]
-                    is_over = not page["messages"]
-                    for message in page["messages"]:
-                        if message["data"] not in (BEGIN, END):
-                            yield Seen(channel, message["seq"], message["id"])
+                answer = http.get(target)
+            if answer.status != 200:
+                failed(answer)  # which it is only for a while
+            elif answer.json()["messages"]:
+                answers.append(answer)
+            return bool(answers)
+
+        self.wait_until(is_answered, f"the last node answers {target}")
+        page: dict[str, Any] = answers[0].json()
+        return page
 
 
 def check_nothing_is_missing(crowd: Crowd, log: list[Seen]) -> None:
