@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
@@ -34,6 +34,8 @@ PLAIN = "plain.test"
 WATCHDOG_MS = 60_000
 """Milliseconds after which something that should happen is taken to have failed; no test measures a time."""
 
+expect.set_options(timeout=WATCHDOG_MS)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what drives a browser."""
@@ -52,7 +54,7 @@ def chromium(*more: str) -> Iterator[Browser]:
             pytest.fail(sentence)
         pytest.skip(sentence)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=[*ARGUMENTS, *more])
+        browser = playwright.chromium.launch(executable_path=path, args=[*ARGUMENTS, *more], timeout=2 * WATCHDOG_MS)
         yield browser
         browser.close()
 

@@ -17,8 +17,6 @@ from tellwire.advise.rules import Start
 from tests.serving import Server
 from tests.wires import Http
 
-expect.set_options(timeout=20_000)
-
 CONTRAST = Path(__file__).with_name("contrast.js").read_text()
 
 RULES = load_rules()

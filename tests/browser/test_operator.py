@@ -18,8 +18,6 @@ from tests.browser.lanes import Console
 from tests.serving import Server
 from tests.wires import Http
 
-expect.set_options(timeout=20_000)
-
 CONTRAST = Path(__file__).with_name("contrast.js").read_text()
 
 KEY = "a secret of the tests, at least thirty-two bytes long"

@@ -15,8 +15,6 @@ from tests.browser.conftest import Complaints
 from tests.browser.lanes import LANES, Console
 from tests.serving import Server
 
-expect.set_options(timeout=20_000)
-
 KEY = "a secret of the tests, at least thirty-two bytes long"
 
 EVERYTHING = {"subscribe": ["*"], "publish": ["*"], "presence": ["*"], "admin": ["*"]}

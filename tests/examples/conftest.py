@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, ViewportSize, expect
+from playwright.sync_api import Browser, Page, ViewportSize
 
 from tests.application.hosting import Host
 from tests.browser.conftest import WATCHDOG_MS, Complaints, browser, complaints, context, page  # noqa: F401  # fixtures
@@ -14,7 +14,6 @@ from tests.serving import ROOT
 
 CONTRAST = (ROOT / "tests" / "browser" / "contrast.js").read_text()
 EXAMPLES = ROOT / "examples"
-expect.set_options(timeout=WATCHDOG_MS)
 
 PHONE: ViewportSize = {"width": 360, "height": 740}
 
