@@ -45,5 +45,5 @@ export function flowOf(sent) {
   }
   const isLate = Math.max(...lags(came)) > LATE_MS;
   if (came.length < sent.length) return isLate ? "clumped" : "held";
-  return isLate && together * 2 >= came.length - 1 ? "clumped" : "flowing";
+  return isLate && came.length > 1 && together * 2 >= came.length - 1 ? "clumped" : "flowing"; // one is no lump
 }
