@@ -120,7 +120,8 @@ def test_falls_back_from_transport_to_transport_and_remembers(
 ) -> None:
     complaints.allow(*WHILE_AWAY, "WebSocket connection")
     with Proxy(server.port) as proxy:
-        options = {"tryTimeoutMs": 3000, "longPollMs": 1000, "upgradeAfterMs": 600_000}
+        # What is forbidden fails at once; what is only slow is not to be left for what is worse.
+        options = {"tryTimeoutMs": WATCHDOG_MS, "longPollMs": 1000, "upgradeAfterMs": 600_000}
         open_client(page, proxy, [channel], **options)
         sent: list[int] = []
         for transport, forbidden in (
