@@ -123,6 +123,7 @@ class Refusal(NamedTuple):
         return f"{sizes} {len(head) + len(said)}\r\n".encode() + head + said + b"\r\n"
 
 
+NO_PEERS = Refusal(400, 10005, "no suitable peers for placement, peer offline")
 # As nats-server 2.12 and 2.15 have them, which 2.9 has not.
 IN_THE_WAY = Refusal(400, 10164, "wrong last sequence")
 SAME_ID = Refusal(409, 10158, "duplicate message id is in process")
@@ -140,8 +141,8 @@ class FeedCable(Cable):
         self.holds_feed = False
         self.refusals: Iterator[Refusal] = iter(())
         """What is answered to the next publishes that want an answer, one for each."""
-        self.loses: str | None = None
-        """What the next request that gets lost has in its subject."""
+        self.requests: dict[str, Refusal | None] = {}
+        """What becomes of the next request to the API that has some words in its subject; None: it gets lost."""
         self._speaking = threading.Lock()
         super().__init__(server)
 
@@ -172,14 +173,20 @@ class FeedCable(Cable):
                 sids[parts[0]] = parts[-1]
             elif kind in ("PUB", "HPUB"):
                 line += stream.read(int(parts[-1]) + 2)
-            if kind == "HPUB" and len(parts) == 4 and (refusal := next(self.refusals, None)):
+            is_taken, refusal = self._taken(kind, parts)
+            if refusal is not None:
                 reply = parts[1]
                 with self._speaking:
                     node.sendall(refusal.message(reply, sids[reply.rpartition(".")[0] + ".*"]))
-            elif kind == "PUB" and self.loses and self.loses in parts[0]:
-                self.loses = None
-            else:
+            elif not is_taken:
                 server.sendall(line)
+
+    def _taken(self, kind: str, parts: list[str]) -> tuple[bool, Refusal | None]:
+        """Tell whether what a node sends is kept from the server, and what it is answered."""
+        if kind == "HPUB" and len(parts) == 4 and (refusal := next(self.refusals, None)):
+            return True, refusal
+        asked = next((name for name in self.requests if kind == "PUB" and name in parts[0]), None)
+        return (False, None) if asked is None else (True, self.requests.pop(asked))
 
 
 def _stands(stat: str) -> bool:

@@ -22,7 +22,17 @@ from tellwire.message import Appended, Draft, Position
 from tellwire.names import Namespaces
 from tellwire.testing.bounds import bounds
 from tellwire.testing.harness import Clock, Collected, Opened, on_loop, opened, placed, publish, read_to_head
-from tests.nats_servers import IN_THE_WAY, OVERRUN, SAME_ID, FeedCable, NatsServer, nats_server, needs_nats
+from tests.nats_servers import (
+    IN_THE_WAY,
+    NO_PEERS,
+    OVERRUN,
+    SAME_ID,
+    FeedCable,
+    NatsServer,
+    Refusal,
+    nats_server,
+    needs_nats,
+)
 from tests.publishers import CHANNELS, Publishers, Watched, check, told
 from tests.redis_servers import Cable
 
@@ -382,14 +392,17 @@ async def test_a_task_that_lost_a_cancellation_is_ended_all_the_same() -> None:
 
 
 @on_loop
-@pytest.mark.parametrize("lost", ["STREAM.CREATE", "CONSUMER.CREATE"])
-async def test_nats_request_that_got_lost_at_the_start_is_asked_again(server: NatsServer, lost: str) -> None:
-    """A cluster that has just started may lose answers."""
+@pytest.mark.parametrize(("asked", "answer"), [("STREAM.CREATE", NO_PEERS), ("CONSUMER.CREATE", None)])
+async def test_nats_that_is_not_so_far_at_the_start_is_asked_again(
+    server: NatsServer, asked: str, answer: Refusal | None
+) -> None:
+    """A cluster that has just started may lose answers, and not know its servers."""
     with closing(FeedCable(server)) as cable:
-        cable.loses = f"$JS.API.{lost}."
+        cable.requests = {asked: answer}
         async with nodes(f"nats://127.0.0.1:{cable.port}", 1, 2.0) as ((far, feed),):
             await publish(far, "a")
             assert feed.seqs == [1]
+        assert not cable.requests
 
 
 @on_loop

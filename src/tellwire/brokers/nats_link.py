@@ -31,6 +31,10 @@ _LOOK_S, _CHANGE_S = 1.5, 5.0
 """Seconds after which a request counts as lost: to a leader that is no more, nobody else answers it."""
 
 
+_STARTING = frozenset({10005, 10008})
+"""Codes with which a cluster refuses what its servers have not yet found each other for, though it has a leader."""
+
+
 _CUT = ("Broken pipe", "reset by peer", "EOF", "closed")
 """What errors say of a connection that the other end has closed."""
 
@@ -47,8 +51,8 @@ class Refused(Exception):
         self.code = code
 
 
-class Unanswered(Unavailable):
-    """JetStream did not answer: nobody knows what it did."""
+class NotYet(Unavailable):
+    """Nobody answered in time, so that nobody knows what was done; or JetStream is not so far."""
 
 
 class _ApiError(msgspec.Struct):
@@ -65,10 +69,11 @@ _failed = msgspec.json.Decoder(_Failed)
 
 
 async def dial(place: NatsPlace, on_lost: Callable[[Client, str], None]) -> Client:
-    """Connect to any of a place's servers, within its timeout; raises Unavailable that says what is wrong.
+    """Connect to any of a place's servers, within its timeout; raises NotYet, Unavailable that say what is wrong.
 
     `on_lost` is called when the connection was lost, with the reason.
     """
+    kind: type[Unavailable] = NotYet
     why = "it did not answer in time"
     hosts = list(place.hosts)
     random.shuffle(hosts)
@@ -79,12 +84,13 @@ async def dial(place: NatsPlace, on_lost: Callable[[Client, str], None]) -> Clie
                     return await _connect(place, host, port, on_lost)
                 except (NatsError, OSError, ValueError, TimeoutError) as exc:
                     why = str(exc) or "it did not answer in time"
+                    kind = NotYet if isinstance(exc, TimeoutError) else Unavailable
                     if any(sign in why for sign in _CUT):
                         # It says why, but that is lost where it closes before it has read everything.
                         why += "; it closes connections whose user, password or token are wrong"
     except TimeoutError:
-        pass
-    raise Unavailable(f"{place} cannot be reached: {why}")
+        kind = NotYet
+    raise kind(f"{place} cannot be reached: {why}")
 
 
 async def _connect(place: NatsPlace, host: str, port: int, on_lost: Callable[[Client, str], None]) -> Client:
@@ -154,7 +160,7 @@ async def hang_up(client: Client) -> None:
 
 
 async def ask(client: Client, place: NatsPlace, subject: str, **request: Any) -> bytes:
-    """Ask JetStream something; raises Refused, Unanswered, Unavailable."""
+    """Ask JetStream something; raises Refused, NotYet, Unavailable."""
     payload = msgspec.json.encode(request) if request else b""
     try:
         timeout_s = min(place.timeout_s, _LOOK_S if ".INFO." in subject else _CHANGE_S)
@@ -164,8 +170,10 @@ async def ask(client: Client, place: NatsPlace, subject: str, **request: Any) ->
             f"{place} has no JetStream that answers; start nats-server with -js, or enable it for this account"
         ) from None
     except (NatsError, TimeoutError, OSError) as exc:
-        raise Unanswered(f"{place}: JetStream does not answer ({str(exc) or 'no answer in time'})") from exc
+        raise NotYet(f"{place}: JetStream does not answer ({str(exc) or 'no answer in time'})") from exc
     error = _failed.decode(answer.data).error
+    if error is not None and error.err_code in _STARTING:
+        raise NotYet(f"{place} cannot be used: {error.description}")
     if error is not None:
         raise Refused(error.code, error.err_code, error.description)
     return answer.data

@@ -7,6 +7,7 @@ one message. It may be sent several times, and names itself, so that JetStream s
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from abc import abstractmethod
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from tellwire.brokers.nats_link import Refused, Unanswered, ask, dial, end, hang_up
+from tellwire.brokers.nats_link import NotYet, Refused, ask, dial, end, hang_up
 from tellwire.brokers.nats_operations import NatsOperations
 from tellwire.brokers.nats_settings import StreamSettings
 from tellwire.brokers.nats_url import NatsPlace
@@ -221,12 +222,17 @@ class NatsStream(NatsOperations):
 
     async def start(self) -> None:
         """Connect for the first time; raises Unavailable where that fails."""
-        try:
-            await self._connect()
-        except Unanswered:  # a cluster that has just started may lose an answer
-            await self._connect()
-        self._is_open = True
         loop = asyncio.get_running_loop()
+        until = loop.time() + self.place.timeout_s
+        for turn in itertools.count():
+            try:
+                await self._connect()
+                break
+            except NotYet:  # a cluster that has just started may also lose an answer
+                if turn and loop.time() > until:
+                    raise
+                await asyncio.sleep(_PAUSE_S)
+        self._is_open = True
         self._tasks = [loop.create_task(self._keep()), loop.create_task(self._watch())]
 
     async def stop(self) -> None:
