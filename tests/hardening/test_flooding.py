@@ -142,6 +142,21 @@ def test_polls_whose_answers_are_never_read_are_bounded(
             assert http.read_response().json()["messages"] == first["messages"]
 
 
+def test_peer_is_not_held_to_deadlines_for_what_the_server_does_not_read(
+    start_server: Callable[..., Server], channel: str
+) -> None:
+    server = start_server(limits={"head_s": 1.5})
+    server.publish_all([{"channel": channel, "data": "x" * 60_000}] * 30)
+    with Http(server, receive_buffer=4096) as http:
+        path = target("/v1/messages", (channel,), {"since": "earliest", "limit": 10_000})
+        request = f"GET {path} HTTP/1.1\r\nHost: {http.host}\r\n\r\n".encode()
+        # It goes on for half a second in which nothing is taken: all in all, until the deadline is past.
+        for _ in range(5):
+            http.send_while_taken(request, 40 * MEGABYTE)
+        for _ in range(10):
+            assert len(http.read_response().json()["messages"]) == 30
+
+
 def test_ephemeral_messages_do_not_wait_for_a_reader_that_stopped(server: Server, channel: str) -> None:
     with WebSocket(server, receive_buffer=4096) as stalled, LineReader(server, channel) as other:
         stalled.ask(type="subscribe", channel=channel)

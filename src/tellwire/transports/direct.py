@@ -312,8 +312,8 @@ class DirectHttpProtocol(HttpToolsProtocol):
     def _overdue(self) -> None:
         name, self._due, self._deadline = self._due, None, None
         assert name is not None
-        if name == "body_s" and self.flow.read_paused:
-            self._watch()  # it is the endpoint that has not come to reading it
+        if self.flow.read_paused if name == "body_s" else self._held:
+            self._watch()  # what is missing may have come long ago: it is the server that has not come to reading it
             return
         self.bounds.hit(name)
         cycle: RequestResponseCycle | None = self.cycle
