@@ -17,13 +17,12 @@ from typing import NamedTuple
 import pytest
 
 from tests.ports import free_port
-from tests.wires import Address
+from tests.wires import WATCHDOG_S, Address
 
 SERVER = shutil.which("redis-server")
 
 needs_redis = pytest.mark.skipif(SERVER is None, reason="there is no redis-server here")
 
-_START_S = 15.0
 _MENDED = "Fatal error: the truncated file is not the last file"
 """What Redis 7.0 ends with when it was killed twice: within a write, and within the rewriting of that file."""
 
@@ -79,8 +78,8 @@ class RedisServer:
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
             )
-        deadline = time.monotonic() + _START_S
-        while self._ask(b"PING") != b"+PONG\r\n":
+        deadline = time.monotonic() + WATCHDOG_S
+        while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 return False
             time.sleep(0.01)
@@ -90,22 +89,26 @@ class RedisServer:
         return (self.directory / "log").read_text()[-2000:]
 
     def _ask(self, line: bytes) -> bytes:
+        with socket.create_connection((self.host, self.port), timeout=WATCHDOG_S) as connection:
+            connection.sendall(line + b"\r\n")
+            return connection.recv(65_536)
+
+    def _answers(self) -> bool:
         try:
-            with socket.create_connection((self.host, self.port), timeout=2) as connection:
-                connection.sendall(line + b"\r\n")
-                return connection.recv(65_536)
+            return self._ask(b"PING") == b"+PONG\r\n"
         except OSError:
-            return b""
+            return False
 
     def command(self, line: str) -> bytes:
         """Send an inline command; return the first of what it answers."""
         answer = self._ask(line.encode())
+        assert answer, f"{line} was not answered"
         assert not answer.startswith(b"-"), answer
         return answer
 
     def until(self, line: str, wanted: bytes) -> None:
         """Wait until a command's answer has something in it."""
-        deadline = time.monotonic() + _START_S
+        deadline = time.monotonic() + WATCHDOG_S
         while wanted not in self.command(line):
             if time.monotonic() > deadline:
                 pytest.fail(f"{line} does not answer {wanted!r}")
@@ -181,7 +184,7 @@ class Cable:
         self._listener.close()
         self.cut()
         for thread in self._threads:
-            thread.join(_START_S)
+            thread.join(WATCHDOG_S)
 
     def _drop(self) -> None:
         for end in self._ends:
@@ -201,7 +204,7 @@ class Cable:
                     continue
                 try:
                     far = socket.create_connection(("127.0.0.1", self._server.port))
-                except ConnectionRefusedError:  # the server is away
+                except OSError:  # the server is away
                     near.close()
                     continue
                 self._ends |= {near, far}
@@ -246,17 +249,20 @@ def redis_server(directory: Path, *options: str) -> Iterator[RedisServer]:
 
 @contextmanager
 def redis_sentinel(directory: Path, master: RedisServer, name: str) -> Iterator[RedisServer]:
-    """Start a Sentinel that watches a master, and alone decides to replace it; it does so within a second or two."""
+    """Start a Sentinel that watches a master, and alone decides to replace it, once it is told to be quick."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "sentinel.conf").write_text(
         f"""sentinel monitor {name} 127.0.0.1 {master.port} 1
-sentinel down-after-milliseconds {name} 300
+sentinel down-after-milliseconds {name} 600000
 sentinel failover-timeout {name} 3000
 """
     )
     sentinel = RedisServer(directory, "--sentinel", config=directory / "sentinel.conf")
     sentinel.start()
     try:
+        # On a busy machine it must not stop working for half a minute because it stood still for two seconds, and not
+        # make a replica of a server again that a test has taken from its master for longer than four such periods.
+        sentinel.command("SENTINEL DEBUG tilt-trigger 600000 publish-period 60000")
         yield sentinel
     finally:
         sentinel.kill()
@@ -264,13 +270,17 @@ sentinel failover-timeout {name} 3000
 
 @contextmanager
 def redis_cluster(directory: Path, *options: str, replicas: int = 0) -> Iterator[list[RedisServer]]:
-    """Start a Redis Cluster of three masters, each with so many replicas; the masters come first."""
+    """Start a Redis Cluster of three masters, each with so many replicas; the masters come first.
+
+    A master is replaced after some seconds; where nobody can replace it, it is also not taken for dead before a while.
+    """
     with ExitStack() as stack:
         servers = [
             stack.enter_context(
                 redis_server(
                     directory / str(number), "--cluster-enabled", "yes", "--cluster-port", str(free_port()),
-                    "--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0", *options,
+                    "--cluster-node-timeout", "3000" if replicas else "20000",
+                    "--repl-diskless-sync-delay", "0", *options,
                 )
             )
             for number in range(3 * (1 + replicas))
@@ -279,7 +289,7 @@ def redis_cluster(directory: Path, *options: str, replicas: int = 0) -> Iterator
         assert program is not None
         addresses = [f"127.0.0.1:{server.port}" for server in servers]
         create = [program, "--cluster", "create", *addresses, "--cluster-replicas", str(replicas), "--cluster-yes"]
-        made = subprocess.run(create, capture_output=True, text=True, timeout=_START_S * 2, check=False)
+        made = subprocess.run(create, capture_output=True, text=True, timeout=WATCHDOG_S, check=False)
         assert made.returncode == 0, made.stdout + made.stderr
         for server in servers:
             server.until("CLUSTER INFO", b"cluster_state:ok")
@@ -291,7 +301,13 @@ class Watched(NamedTuple):
 
     master: RedisServer
     replica: RedisServer
+    sentinel: RedisServer
     place: str
+
+    def kill_master(self) -> None:
+        """Kill the master, which is then replaced within a second or two; before, it may take its time to answer."""
+        self.master.kill()
+        self.sentinel.command("SENTINEL SET tell down-after-milliseconds 300")
 
 
 @contextmanager
@@ -303,4 +319,4 @@ def watched_redis(directory: Path) -> Iterator[Watched]:
             replica.until("INFO replication", b"master_link_status:up")
             with redis_sentinel(directory / "sentinel", master, "tell") as sentinel:
                 sentinel.until("SENTINEL REPLICAS tell", str(replica.port).encode())
-                yield Watched(master, replica, f"redis+sentinel://127.0.0.1:{sentinel.port}/tell")
+                yield Watched(master, replica, sentinel, f"redis+sentinel://127.0.0.1:{sentinel.port}/tell")

@@ -27,7 +27,7 @@ def servers(tmp_path: Path) -> Iterator[Watched]:
 
 
 def url(servers: Watched) -> str:
-    return f"{servers.place}?timeout=20"
+    return f"{servers.place}?timeout=50"
 
 
 @on_loop
@@ -35,7 +35,7 @@ async def test_redis_failover_is_told_to_readers(servers: Watched) -> None:
     one, two = (RedisBroker(RedisPlace.parse(url(servers))) for _ in range(2))
     async with opened(one, "a") as (_, one_feed), opened(two, "a") as (_, two_feed):
         places = await publish(one, "a", 10)
-        servers.master.kill()
+        servers.kill_master()
         answers = await asyncio.gather(
             *(broker.append(Draft("a", b"%d" % n, id=str(n))) for n in range(10) for broker in (one, two))
         )
@@ -60,7 +60,7 @@ async def test_redis_that_lost_its_newest_messages_is_told_to_readers(servers: W
         servers.replica.until("INFO replication", b"master_link_status:up")
         servers.replica.pause()
         lost = (await publish(broker, "a", 5))[-1]
-        servers.master.kill()
+        servers.kill_master()
         servers.replica.go_on()
         (place,) = await publish(broker, "a")
         assert place.epoch != lost.epoch
@@ -76,7 +76,7 @@ async def test_redis_presence_of_a_replaced_server_is_entered_again(servers: Wat
     async with opened_presence(RedisPresence(RedisPlace.parse(url(servers)))) as presence:
         await presence.enter(member("room", "c1"))
         assert await presence.beat() is True
-        servers.master.kill()
+        servers.kill_master()
         assert await presence.beat() is False, "who knows whom the replica had"
         await presence.enter(member("room", "c1"))
         assert await presence.beat() is True

@@ -230,7 +230,7 @@ async def test_cluster_whose_master_dies_goes_on_with_its_replica(tmp_path: Path
         for server in servers[3:]:
             server.until("INFO replication", b"master_link_status:up")
         urls = ",".join(f"127.0.0.1:{server.port}" for server in servers)
-        place = RedisPlace.parse(f"redis+cluster://{urls}?shards=3&timeout=20")
+        place = RedisPlace.parse(f"redis+cluster://{urls}?shards=3&timeout=50")
         one, two = RedisShards(place), RedisShards(place)
         async with opened(one, *CHANNELS) as (_, feed), opened(two, *CHANNELS) as (_, other):
             before = [(await publish(one, channel))[0] for channel in CHANNELS]

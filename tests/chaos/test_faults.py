@@ -133,7 +133,7 @@ def test_redis_fails_over_and_loses_what_it_acknowledged(
                 # It hears of nothing more: what is acknowledged from here on is lost.
                 redis.replica.command("REPLICAOF NO ONE")
                 crowd.flow(FLOW // 3)
-                redis.master.kill()
+                redis.kill_master()
                 crowd.flow(FLOW)
                 log = crowd.finish()
                 acknowledged = {said.id for mouth in crowd.mouths for said in mouth.said}
