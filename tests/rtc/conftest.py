@@ -9,8 +9,8 @@ import pytest
 from tests.guarded import SECRET
 from tests.serving import SHARED, Server
 
-RTC = {"rtc": True, "rtc_offers_per_caller_s": 500.0, "rtc_offers_per_s": 500.0}
-"""Many tests of one address make many offers."""
+RTC = {"rtc": True, "rtc_offers_per_caller_s": 500.0, "rtc_offers_per_s": 500.0, "rtc_open_s": 60.0, "rtc_ping_s": 30.0}
+"""Many tests of one address make many offers, and a peer that a test keeps busy is no dead one."""
 
 
 @pytest.fixture(scope="session")

@@ -51,7 +51,7 @@ def run(test: Coroutine[Any, Any, None]) -> None:
     """Run one test to its end."""
 
     async def watched() -> None:
-        async with asyncio.timeout(2 * WATCHDOG_S):
+        async with asyncio.timeout(4 * WATCHDOG_S):
             await test
 
     uvloop.run(watched())
@@ -107,8 +107,13 @@ class Peer:
             self.unreliable.on("message", self._take_lost)
 
     async def __aenter__(self) -> Self:
-        await self.offer()
-        await self.opened()
+        try:
+            answer = await self.offer()
+            assert answer.status_code == 201, answer.text
+            await self.opened()
+        except BaseException:
+            await self.connection.close()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -118,7 +123,7 @@ class Peer:
         """Make the offer, and take the answer where there is one."""
         await self.connection.setLocalDescription(await self.connection.createOffer())
         sdp = self.connection.localDescription.sdp
-        async with httpx.AsyncClient(base_url=self.base, headers=self._headers) as http:
+        async with httpx.AsyncClient(base_url=self.base, headers=self._headers, timeout=WATCHDOG_S) as http:
             response = await http.post(
                 "/v1/rtc", content=sdp, params=self._query, headers={"Content-Type": "application/sdp"}
             )
@@ -129,12 +134,15 @@ class Peer:
         return response
 
     async def opened(self) -> None:
-        """Wait until the reliable channel is open."""
+        """Wait until the reliable channel is open; raises EOFError where it is closed before."""
         async with asyncio.timeout(WATCHDOG_S):
             await self._opened.wait()
+        if self.ended.is_set():
+            raise EOFError("the channel was closed")
 
     def _end(self) -> None:
         self.ended.set()
+        self._opened.set()
         self._incoming.put_nowait(None)
 
     def _decode(self, payload: bytes | str) -> Any:

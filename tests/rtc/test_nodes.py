@@ -58,21 +58,45 @@ async def end_aside(server: Server, location: str, user: str) -> Any:
     return answer.json().get("code", answer.status)
 
 
+LATER = ("unavailable", "rate_limited")
+"""To be asked again: a node has two seconds to answer another."""
+
+
+async def end_in_the_end(server: Server, location: str, user: str) -> tuple[Any, bool]:
+    """End a connection as `end_aside` does, until there is an answer; tell also whether one came too late before."""
+    is_late = False
+    while (said := await end_aside(server, location, user)) in LATER:
+        is_late |= said == "unavailable"
+    return said, is_late
+
+
+async def refusal(server: Server, location: str, user: str) -> Any:
+    """End a connection; return 200, or the code that it was refused with."""
+    said, _ = await end_in_the_end(server, location, user)
+    return said
+
+
+async def is_ended(server: Server, location: str, user: str) -> bool:
+    """End a connection; tell whether that did it. It is not found, either, where an answer came too late before."""
+    said, is_late = await end_in_the_end(server, location, user)
+    return bool(said == 200 or (is_late and said == "not_found"))
+
+
 def test_any_node_ends_it_for_its_user_only(nodes: Nodes) -> None:
     ann = someone()
 
     async def test() -> None:
         async with Peer(nodes.one, token=token(ann)) as peer:
             await peer.ask(type="connect")
-            assert await end_aside(nodes.two, peer.location, someone()) == "not_found"
+            assert await refusal(nodes.two, peer.location, someone()) == "not_found"
             secret, _, node = peer.location.removeprefix("/v1/rtc/").partition(".")
             other = secret[:-1] + ("a" if secret[-1] != "a" else "b")
             for wrong in (f"{other}.{node}", f"{secret}.{node[::-1]}", f"{secret}.{node}x", secret, f"{secret}.", "x"):
-                assert await end_aside(nodes.two, f"/v1/rtc/{wrong}", ann) == "not_found", wrong
+                assert await refusal(nodes.two, f"/v1/rtc/{wrong}", ann) == "not_found", wrong
             assert (await peer.ask(type="ping"))["type"] == "pong"
-            assert await end_aside(nodes.two, peer.location, ann) == 200
-            assert await end_aside(nodes.two, peer.location, ann) == "not_found"
-            assert await end_aside(nodes.one, peer.location, ann) == "not_found"
+            assert await is_ended(nodes.two, peer.location, ann)
+            assert await refusal(nodes.two, peer.location, ann) == "not_found"
+            assert await refusal(nodes.one, peer.location, ann) == "not_found"
             closing = await peer.read_closing()
             assert (closing["type"], closing["code"]) == ("closing", 1000)
 
@@ -89,8 +113,10 @@ def test_of_those_who_end_it_at_once_one_does(nodes: Nodes, is_open: bool) -> No
         if is_open:
             await peer.opened()
             await peer.ask(type="connect")
-        said = await asyncio.gather(*(end_aside(each, peer.location, ann) for each in (*nodes[:2], *nodes[:2])))
-        assert sorted(said, key=str) == [200, *["not_found"] * 3]
+        every = [end_in_the_end(each, peer.location, ann) for each in (*nodes[:2], *nodes[:2])]
+        told = await asyncio.gather(*every)
+        ends = [said for said, _ in told if said != "not_found"]
+        assert ends == [200] or (ends == [] and any(is_late for _, is_late in told)), told
         await peer.connection.close()
 
     run(test())
@@ -108,10 +134,10 @@ def test_one_user_cannot_have_the_others_ask_without_end(nodes: Nodes) -> None:
                 while refused < 100:
                     answer = http.request("DELETE", peer.location, headers=mallory)
                     refused += answer.status == 429
-                    assert answer.status in (404, 429)
+                    assert answer.status in (404, 429, 503)
                 assert answer.headers["retry-after"] == "1"
-            assert await end_aside(nodes.two, peer.location, bob) == "not_found", "they are counted apart"
-            assert await end_aside(nodes.two, peer.location, ann) == 200
+            assert await refusal(nodes.two, peer.location, bob) == "not_found", "they are counted apart"
+            assert await is_ended(nodes.two, peer.location, ann)
 
     run(test())
 
@@ -130,9 +156,7 @@ def test_node_that_holds_it_needs_no_broker(nodes: Nodes) -> None:
             finally:
                 nodes.redis.go_on()
             assert (await other.read_closing())["code"] == 1000
-            while (said := await end_aside(nodes.two, peer.location, ann)) in ("unavailable", "rate_limited"):
-                pass
-            assert said in (200, "not_found")
+            assert await refusal(nodes.two, peer.location, ann) in (200, "not_found")
             assert (await peer.read_closing())["code"] == 1000
 
     run(test())
@@ -156,8 +180,6 @@ def test_node_that_says_nothing_is_gone_only_when_its_lease_is_over(
             finally:
                 stopped.resume()
             assert (await peer.read_closing())["code"] == 1000, "it did what it was asked, once it could"
-            while (said := await end_aside(nodes.two, lost.location, ann)) == "unavailable":
-                pass
-            assert said == "not_found"
+            assert await refusal(nodes.two, lost.location, ann) == "not_found"
 
     run(test())

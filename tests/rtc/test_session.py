@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.guarded import bearer, token
+from tests.guarded import bearer, endings, token
 from tests.rtc.conftest import RTC
 from tests.rtc.peers import Peer, run
 from tests.serving import Server
@@ -20,7 +21,7 @@ def test_session_is_as_on_websocket(rtc_server: Server, channel: str, packed: bo
         async with Peer(rtc_server, packed=packed) as peer:
             connected = await peer.ask(type="connect", ref=1, session="s3cret")
             assert (connected["type"], connected["ref"]) == ("connected", 1)
-            assert connected["heartbeat_ms"] == 5000
+            assert connected["heartbeat_ms"] == 1000 * RTC["rtc_ping_s"]
             await peer.subscribe(channel, ref=2)
             peer.say(type="publish", channel=channel, data={"n": 1}, ref=3)
             pushes = {(push := await peer.read())["type"]: push for _ in range(2)}
@@ -66,7 +67,13 @@ def test_token_of_the_offer_says_who_it_is(guarded_rtc_server: Server, channel: 
 
 def test_token_that_expires_ends_it(guarded_rtc_server: Server) -> None:
     async def test() -> None:
-        async with Peer(guarded_rtc_server, token=token("ann", expires_in_s=1.5)) as peer:
+        for ending in endings("ann"):
+            async with contextlib.AsyncExitStack() as entering:
+                with ending as text:
+                    peer = await entering.enter_async_context(Peer(guarded_rtc_server, token=text))
+                    stack = entering.pop_all()
+                    break
+        async with stack:
             assert (await peer.read_closing())["code"] == 4002
 
     run(test())
@@ -267,11 +274,11 @@ def test_drain_tells_when_to_come_back(start_server: Callable[..., Server]) -> N
 
 def test_peer_that_dies_is_noticed_by_its_silence(start_server: Callable[..., Server], channel: str) -> None:
     """Long before its ICE would: others see the member leave."""
-    server = start_server(rtc={**RTC, "rtc_ping_s": 0.3}, limits={"presence_grace_s": 0.1})
+    server = start_server(rtc={**RTC, "rtc_ping_s": 1.5}, limits={"presence_grace_s": 0.1})
 
     async def test() -> None:
         async with Peer(server) as peer:
-            assert (await peer.ask(type="connect"))["heartbeat_ms"] == 300
+            assert (await peer.ask(type="connect"))["heartbeat_ms"] == 1500
             await peer.ask(type="presence", channel=channel, enter=True)
             with WebSocket(server) as watcher:
                 watcher.say(type="presence", channel=channel, watch=True)
