@@ -75,9 +75,11 @@ def test_nothing_is_missing_or_twice_after_a_cut(pages: Host, page: Page, compla
         for number, path in enumerate(("", "**/v1/events*")):
             if path:
                 page.route(path, lambda route: route.fulfill(status=503))
+            proxy.forbidden = {"/v1/events"}
             proxy.cut()
             expect(page.locator("#state")).to_contain_text("lost")
             notify(pages, f"while away {number}")
+            proxy.forbidden = set()
             if path:
                 page.unroute(path)
             expect_unread(page, "one", *(f"while away {each}" for each in range(number + 1)))
