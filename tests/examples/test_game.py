@@ -24,6 +24,9 @@ def test_moves_come_over_both_wires_and_one_gets_the_coin(
 ) -> None:
     complaints.allow("willReadFrequently")  # of a canvas that only this test reads
     ann, bob = open_page(), open_page()
+    # Neither they nor the next coin begin where a coin is.
+    ann.add_init_script("Math.random = () => 0.2")
+    bob.add_init_script("Math.random = () => 0.8")
     for page in (ann, bob):
         page.goto(f"{pages.url}/game/")
         expect(page.locator("#state")).to_have_text("connected over both")
