@@ -24,7 +24,7 @@ __all__ = ["guarded", "guarded_servers"]
 
 QUICK: dict[str, Any] = {
     "rate": 50, "seconds": 0.2, "readers": (1, 2), "payload_bytes": (16, 300), "tries": 2, "idle": 5, "poll_s": 0.1,
-    "patience_s": 3,
+    "patience_s": 60,
 }  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def compare(url: str | None, *keys: str, path: Path | None = None, **more: Any) 
 def test_every_transport_is_measured(server: Server) -> None:
     url = f"http://127.0.0.1:{server.port}"
     keys = ("poll", "longpoll", "sse", "ndjson", "websocket", "websocket-msgpack")
-    found = compare(url, *keys, pid=server.pid, patience_s=10)
+    found = compare(url, *keys, pid=server.pid)
     assert (found["ended"], found["says"], found["unknown"]) == ("complete", "", [])
     assert found["server"] == {"url": url, "is_own": False, "pid": server.pid}
     for key in keys:
@@ -59,8 +59,9 @@ def test_every_transport_is_measured(server: Server) -> None:
     by_key = found["transports"]
     # What a stream carries beside its payload has no heads in it; what is asked for has both.
     assert by_key["sse"]["bytes"][0]["down"]["headers"] == by_key["websocket"]["bytes"][0]["down"]["headers"] == 0
-    assert by_key["longpoll"]["bytes"][0]["down"]["headers"] > 100
-    assert by_key["longpoll"]["bytes"][0]["up"]["headers"] > 100
+    for way in ("down", "up"):
+        # All ten may have come with one answer.
+        assert 10 * by_key["longpoll"]["bytes"][0][way]["headers"] > 100
     assert (
         by_key["websocket"]["bytes"][0]["down"]["framing"] > by_key["websocket-msgpack"]["bytes"][0]["down"]["framing"]
     )
@@ -69,7 +70,7 @@ def test_every_transport_is_measured(server: Server) -> None:
 
 def test_long_polling_beats_a_websocket_that_is_blocked(server: Server) -> None:
     path = Path(no_websocket=True, buffering_proxy=True)
-    found = compare(f"http://127.0.0.1:{server.port}", "longpoll", "sse", "websocket", path=path)
+    found = compare(f"http://127.0.0.1:{server.port}", "longpoll", "sse", "websocket", path=path, patience_s=4)
     wires = found["transports"]
     assert {key: wire["status"] for key, wire in wires.items()} == {
         "longpoll": "measured",
@@ -215,7 +216,7 @@ def test_datagrams_are_counted_for_who_opened_them() -> None:
 @pytest.mark.parametrize("key", ["grpc", "webrtc"])
 def test_what_the_client_speaks_is_measured_with_it(key: str) -> None:
     pytest.importorskip({"grpc": "grpc", "webrtc": "aiortc"}[key], reason=f"tellwire[{key}] is not installed")
-    found = compare(None, key, "sse", idle=2, patience_s=20)
+    found = compare(None, key, "sse", idle=2)
     wire = found["transports"][key]
     assert (found["ended"], wire["status"], wire["says"]) == ("complete", "measured", "")
     assert [(entry["readers"], entry["missing"]) for entry in wire["readers"]] == [(1, 0), (2, 0)]

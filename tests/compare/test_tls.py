@@ -27,7 +27,7 @@ def test_tls_is_measured_with_an_authority_of_its_own(start_server: Callable[...
     certificate = make_certificate(tmp_path, "localhost")
     server = start_server(server={**certificate.settings, "grpc_port": 0})
     given: dict[str, Any] = {"url": f"https://localhost:{server.port}", "grpc": f"grpcs://localhost:{server.grpc_port}"}
-    quick = {**QUICK, "patience_s": 20, "readers": (1,), "payload_bytes": (16,), "idle": 0}
+    quick = {**QUICK, "readers": (1,), "payload_bytes": (16,), "idle": 0}
     options = Options(transports=("sse", "websocket", "grpc"), **quick)
     comparison = Comparison(options, tls=certificate.client_context(), **given)
     asyncio.run(comparison.run())
