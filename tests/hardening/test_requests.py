@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from operator import methodcaller
 
 import pytest
 
+from tests.hardening.punctual import in_time
 from tests.readers import target
 from tests.serving import Server
 from tests.wires import Closed, Http
 
 BODY_MAX = 2 * 1024 * 1024
+SLOW_S = 0.6
+"""What a server waits for each part of a request that does not come."""
 
 
 def is_cut(http: Http, *pieces: bytes) -> bool:
@@ -91,14 +95,15 @@ def test_head_that_never_ends_is_cut(server: Server, where: str) -> None:
     "start", [b"", b"G", b"\r\n", b"GET / HTTP/1.1\r\nX: y\r\n", b"POST /v1/messages HTTP/1.1\r\n"]
 )
 def test_head_that_does_not_come_is_cut(start_server: Callable[..., Server], start: bytes) -> None:
-    slow = start_server(limits={"head_s": 0.6, "body_s": 0.6, "idle_s": 0.6})
-    with Http(slow) as http:
-        http.send(start)
-        check_cut(http, asked=bool(start.strip()))
-    with Http(slow) as http:
+    slow = start_server(limits={"head_s": SLOW_S, "body_s": SLOW_S, "idle_s": SLOW_S})
+
+    def send_after_a_request(http: Http) -> None:
         assert http.get("/healthz").status == 200
         http.send(start)
-        check_cut(http, asked=bool(start.strip()))
+
+    for send in (methodcaller("send", start), send_after_a_request):
+        with in_time(SLOW_S, lambda: Http(slow), send) as http:
+            check_cut(http, asked=bool(start.strip()))
 
 
 def check_cut(http: Http, *, asked: bool) -> None:
@@ -110,11 +115,11 @@ def check_cut(http: Http, *, asked: bool) -> None:
 
 
 def test_body_that_does_not_come_is_cut(start_server: Callable[..., Server], channel: str) -> None:
-    slow = start_server(limits={"head_s": 0.6, "body_s": 0.6, "idle_s": 0.6})
+    slow = start_server(limits={"head_s": SLOW_S, "body_s": SLOW_S, "idle_s": SLOW_S})
+    poll = methodcaller("send_request", "GET", target("/v1/messages", (channel,), {"wait": 1}))
     for fields in ("Content-Length: 100", "Transfer-Encoding: chunked"):
-        with Http(slow) as http, Http(slow) as other:
-            http.send(head(http, fields) + b"5\r\n")
-            other.send_request("GET", target("/v1/messages", (channel,), {"wait": 1}))
+        begin = methodcaller("send", f"POST /v1/messages HTTP/1.1\r\nHost: 127.0.0.1\r\n{fields}\r\n\r\n5\r\n".encode())
+        with in_time(SLOW_S, lambda: Http(slow), begin) as http, in_time(SLOW_S, lambda: Http(slow), poll) as other:
             check_cut(http, asked=True)
             # A poll that waits for longer than a request may take is no slow request.
             assert other.read_response().status == 200

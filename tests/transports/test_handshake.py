@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from base64 import b64encode
 from collections.abc import Iterator
 from typing import Any
@@ -166,9 +167,10 @@ class SlowServer(BoundedServer):
             raise ValueError("on purpose")
 
     def answer(self) -> None:
-        """Let it answer."""
+        """Let it answer, if it still waits: a server that stops does so for a second."""
         assert self.loop is not None
-        self.loop.call_soon_threadsafe(self.may_answer.set)
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self.loop.call_soon_threadsafe(self.may_answer.set)
 
 
 @pytest.fixture(params=["take", "refuse", "close", "accept", "fail", "return"])
