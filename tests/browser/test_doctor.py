@@ -138,7 +138,7 @@ def test_short_timeouts_are_found_by_watching(
     page: Page, server: Server, through: Through, channel: str, complaints: Complaints
 ) -> None:
     complaints.allow(*NETWORK)
-    doctor = Doctor(page, through(server, f"{DOCUMENTED}\nproxy_read_timeout 2s;").port, channel)
+    doctor = Doctor(page, through(server, f"{DOCUMENTED}\nproxy_read_timeout 4s;").port, channel)
     doctor.examine()
     expect(doctor.verdict).to_have_text("Everything gets through.")
     doctor.watch(300)  # it ends when all are cut
