@@ -205,9 +205,9 @@ def nats_server(directory: Path, config: str = "", *, jetstream: bool = True) ->
 
 
 @contextmanager
-def nats_cluster(directory: Path, count: int = 3) -> Iterator[list[NatsServer]]:
-    """Start servers that are one cluster, and end them."""
-    ports = [free_port() for _ in range(count)]
+def nats_cluster(directory: Path) -> Iterator[list[NatsServer]]:
+    """Start three servers that are one cluster, and end them."""
+    ports = [free_port() for _ in range(3)]
     routes = ", ".join(f"nats://127.0.0.1:{port}" for port in ports)
     servers = [
         NatsServer(
@@ -221,10 +221,14 @@ def nats_cluster(directory: Path, count: int = 3) -> Iterator[list[NatsServer]]:
             stack.callback(server.kill)
             server.start("/varz")
         deadline = time.monotonic() + _START_S
-        while not all(server._answers("/healthz") for server in servers) or not any(
-            server.monitor("/jsz").get("meta_cluster", {}).get("leader") for server in servers
-        ):
+        while not all(server._answers("/healthz") for server in servers) or not any(map(_leads_all, servers)):
             if time.monotonic() > deadline:
-                pytest.fail("the cluster has no leader")
+                pytest.fail("the cluster has no leader that knows all of it")
             time.sleep(0.02)
         yield servers
+
+
+def _leads_all(server: NatsServer) -> bool:
+    """Tell whether a server leads a cluster of three, and has heard of the other two."""
+    followers = server.monitor("/jsz").get("meta_cluster", {}).get("replicas", [])
+    return len(followers) == 2 and all(each.get("current") and not each.get("offline") for each in followers)
