@@ -3,13 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import TypeVar
 
+from tellwire.brokers.base import Broker
 from tellwire.errors import Unavailable
 from tellwire.message import Draft, Message, Position
-from tellwire.testing.harness import Collected, Opened, placed, read_to_head
+from tellwire.testing.harness import Collected, Opened, opened, placed, read_to_head
+
+T = TypeVar("T")
 
 CHANNELS = ("a", "b", "c")
+
+
+async def insist(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Try something until it is no longer Unavailable."""
+    while True:
+        try:
+            return await attempt()
+        except Unavailable:
+            await asyncio.sleep(0)
+
+
+async def hear(broker: Broker) -> None:
+    """Wait until a node was told of all that was appended before: its answers and announcements come in order."""
+    await insist(lambda: broker.read(["nothing"], None, 1))
+
+
+async def say(broker: Broker, draft: Draft) -> Position:
+    """Append a draft that has an id until it is acknowledged; return its place."""
+    assert draft.id is not None
+    return placed(await insist(lambda: broker.append(draft)))
+
+
+@asynccontextmanager
+async def opened_at_last(make: Callable[[], Broker], *channels: str) -> AsyncIterator[Opened]:
+    """Open a broker, that waits for its server only for a moment, as often as that takes on a busy machine."""
+    async with AsyncExitStack() as stack:
+        yield await insist(lambda: stack.enter_async_context(opened(make(), *channels)))
 
 
 def told(feed: Collected) -> list[Message]:
@@ -51,17 +84,11 @@ class Publishers:
             draft = Draft(channel, f"{name}-{number}".encode(), id=f"{name}-{number}")
             await self._may_begin.wait()
             self._under_way += 1
-            while True:
-                try:
-                    appended = await node.broker.append(draft)
-                except Unavailable:
-                    await asyncio.sleep(0)
-                    continue
-                self.acknowledged[f"{name}-{number}"] = placed(appended)
-                self.twice += appended.duplicate
-                self._under_way -= 1
-                self._progress.set()
-                break
+            appended = await insist(partial(node.broker.append, draft))
+            self.acknowledged[f"{name}-{number}"] = placed(appended)
+            self.twice += appended.duplicate
+            self._under_way -= 1
+            self._progress.set()
 
     async def until(self, part: float) -> None:
         """Wait until so much of it is done."""

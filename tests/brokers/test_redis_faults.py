@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tellwire.brokers.base import Broker
 from tellwire.brokers.redis import RedisBroker
 from tellwire.brokers.redis_url import RedisPlace
 from tellwire.errors import Unavailable
 from tellwire.message import Appended, Draft
 from tellwire.testing.harness import Collected, Opened, on_loop, opened, placed, publish, read_to_head
-from tests.publishers import CHANNELS, Publishers, Watched, check, told
+from tests.publishers import CHANNELS, Publishers, Watched, check, hear, insist, opened_at_last, say, told
 from tests.redis_servers import RedisServer, needs_redis, redis_server
 
 pytestmark = needs_redis
@@ -38,17 +38,8 @@ def make(server: RedisServer, timeout_s: float = 20.0) -> RedisBroker:
 async def nodes(server: RedisServer, count: int = 2, timeout_s: float = 20.0) -> AsyncIterator[list[Opened]]:
     """Open as many nodes, each of which follows every channel."""
     async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(opened(make(server, timeout_s), *CHANNELS)) for _ in range(count)]
-
-
-async def hear(broker: Broker) -> None:
-    """Wait until a node was told of all that was appended before: its answers and announcements come in order."""
-    while True:
-        try:
-            await broker.read(["nothing"], None, 1)
-        except Unavailable:
-            continue
-        return
+        opening = (opened_at_last(partial(make, server, timeout_s), *CHANNELS) for _ in range(count))
+        yield [await stack.enter_async_context(each) for each in opening]
 
 
 @on_loop
@@ -198,7 +189,8 @@ async def test_redis_emptied_is_noticed_by_a_node_that_does_nothing(server: Redi
 async def test_redis_standing_still_fails_publishes_for_good(server: RedisServer) -> None:
     async with nodes(server, 2, timeout_s=0.5) as both:
         (one, one_feed), (two, two_feed) = both
-        await publish(one, "a", 3)
+        for number in range(3):
+            await say(one, Draft("a", b"7", id=f"a{number}"))
         server.pause()
         drafts = [Draft("b", b"%d" % number, id=str(number) if number % 2 else None) for number in range(20)]
         failed = await asyncio.gather(*map(one.append, drafts), return_exceptions=True)
@@ -208,14 +200,10 @@ async def test_redis_standing_still_fails_publishes_for_good(server: RedisServer
         with pytest.raises(Unavailable):
             await one.follow("d")
         server.go_on()
-        while True:
-            try:
-                again = await asyncio.gather(*(one.append(draft) for draft in drafts if draft.id))
-                break
-            except Unavailable:
-                continue
-        assert len({answer.position for answer in again}) == 10
-        log = (await read_to_head(one, CHANNELS)).messages
+        again = await asyncio.gather(*(say(one, draft) for draft in drafts if draft.id))
+        assert len(set(again)) == 10
+        log = (await insist(lambda: read_to_head(one, CHANNELS))).messages
+        await hear(one)
         assert [message.data for message in log if message.channel == "b"] == [b"%d" % n for n in range(1, 20, 2)]
         assert told(one_feed) == log
         await hear(two)
@@ -225,8 +213,8 @@ async def test_redis_standing_still_fails_publishes_for_good(server: RedisServer
 @on_loop
 async def test_redis_away_bounds_what_waits(server: RedisServer) -> None:
     place = RedisPlace.parse(f"{server.url}?timeout=0.5")
-    async with opened(RedisBroker(place, queue_max_bytes=100_000)) as (broker, _):
-        await publish(broker, "a")
+    async with opened_at_last(lambda: RedisBroker(place, queue_max_bytes=100_000)) as (broker, _):
+        await say(broker, Draft("a", b"7", id="first"))
         server.kill()
         drafts = [Draft("a", b"1" * 10_000, id=str(number)) for number in range(100)]
         answers = await asyncio.gather(*map(broker.append, drafts), return_exceptions=True)

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from tellwire.brokers.base import Broker
 from tellwire.brokers.redis import RedisBroker
 from tellwire.brokers.redis_url import RedisPlace
 from tellwire.errors import Unavailable
@@ -17,6 +16,7 @@ from tellwire.message import Draft
 from tellwire.names import Namespaces
 from tellwire.testing.bounds import bounds
 from tellwire.testing.harness import Collected, on_loop, opened, publish, read_to_head
+from tests.publishers import hear, opened_at_last, say
 from tests.readers import READERS
 from tests.redis_servers import Cable, RedisServer, needs_redis, redis_server
 from tests.serving import Server
@@ -40,16 +40,6 @@ def cable(redis: RedisServer) -> Iterator[Cable]:
 
 def make(url: str, namespaces: Namespaces | None = None, timeout_s: float = 20.0) -> RedisBroker:
     return RedisBroker(RedisPlace.parse(f"{url}?timeout={timeout_s}"), namespaces)
-
-
-async def hear(broker: Broker) -> None:
-    """Wait until a node was told of all that was appended before."""
-    while True:
-        try:
-            await broker.read(["nothing"], None, 1)
-        except Unavailable:
-            continue
-        return
 
 
 def told(feed: Collected) -> list[int]:
@@ -95,32 +85,23 @@ async def test_redis_node_that_missed_too_much_says_so(redis: RedisServer, cable
 @on_loop
 async def test_redis_that_falls_silent_is_noticed(redis: RedisServer, cable: Cable) -> None:
     async with (
-        opened(make(cable.url, timeout_s=0.5), "a") as (far, far_feed),
+        opened_at_last(lambda: make(cable.url, timeout_s=0.5), "a") as (far, far_feed),
         opened(make(redis.url), "a") as (near, _),
     ):
-        await publish(far, "a", 3)
+        for number in range(3):
+            await say(far, Draft("a", b"7", id=f"{number}"))
         cable.stall()
         with pytest.raises(Unavailable, match="same id"):
             await far.append(Draft("a", b"late", id="late"))
         places = await publish(near, "a", 3)
         cable.go_on()
         await hear(far)
-        again = await _append(far, Draft("a", b"late", id="late"))
+        again = await say(far, Draft("a", b"late", id="late"))
         await hear(far)
         log = (await read_to_head(near, ["a"])).messages
         assert [message.data for message in log].count(b"late") == 1
         assert told(far_feed) == [message.seq for message in log]
-        assert again not in {place.seq for place in places}
-
-
-async def _append(broker: Broker, draft: Draft) -> int:
-    while True:
-        try:
-            appended = await broker.append(draft)
-        except Unavailable:
-            continue
-        assert appended.position is not None
-        return appended.position.seq
+        assert again not in places
 
 
 def test_readers_of_a_server_that_missed_too_much_are_told(

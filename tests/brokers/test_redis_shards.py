@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from tellwire.names import Namespace, Namespaces
 from tellwire.testing.contract import DurableBrokerContract
 from tellwire.testing.harness import Collected, MakeBroker, on_loop, opened, placed, publish, read_to_head
 from tellwire.testing.model import BrokerModelContract
+from tests.publishers import insist, opened_at_last, say
 from tests.redis_servers import RedisServer, needs_redis, redis_cluster, redis_server
 
 pytestmark = needs_redis
@@ -124,9 +126,12 @@ async def test_shards_have_one_order_on_every_node(cluster: list[RedisServer]) -
 @on_loop
 async def test_shards_wait_for_one_that_stands_still_and_lose_nothing(cluster: list[RedisServer]) -> None:
     place = new_log(cluster_url(cluster, options="&timeout=1"))
-    one, two = RedisShards(place), RedisShards(place)
-    async with opened(one, *CHANNELS) as (_, feed), opened(two, *CHANNELS) as (_, other):
-        await publish(one, CHANNELS[0], 3)
+    async with (
+        opened_at_last(lambda: RedisShards(place), *CHANNELS) as (one, feed),
+        opened_at_last(lambda: RedisShards(place), *CHANNELS) as (two, other),
+    ):
+        for number in range(3):
+            await say(one, Draft(CHANNELS[0], b"7", id=f"before {number}"))
         cluster[1].pause()
         try:
             drafts = [Draft(channel, b"%d" % number, id=f"{number}") for number, channel in enumerate(CHANNELS * 3)]
@@ -137,15 +142,9 @@ async def test_shards_wait_for_one_that_stands_still_and_lose_nothing(cluster: l
         finally:
             cluster[1].go_on()
         for draft in drafts:
-            while True:
-                try:
-                    placed(await one.append(draft))
-                    break
-                except Unavailable:
-                    continue
-        await two.read(CHANNELS, None, 100)
+            await say(one, draft)
         for node, had in ((one, feed), (two, other)):
-            whole = (await read_to_head(node, CHANNELS)).messages
+            whole = (await insist(partial(read_to_head, node, CHANNELS))).messages
             assert len(whole) == len(drafts) + 3, "each once"
             if not had.heads:  # a Redis that came back before anybody missed it
                 assert [message for message in had.messages if message.channel] == whole
@@ -154,8 +153,8 @@ async def test_shards_wait_for_one_that_stands_still_and_lose_nothing(cluster: l
 @on_loop
 async def test_shards_hold_so_much_for_one_that_stands_still_and_no_more(cluster: list[RedisServer]) -> None:
     place = new_log(cluster_url(cluster, options="&timeout=1"))
-    one = RedisShards(place, held_max_bytes=20_000)
-    async with opened(one, *CHANNELS) as (_, feed):
+    async with opened_at_last(lambda: RedisShards(place, held_max_bytes=20_000), *CHANNELS) as (one, feed):
+        assert isinstance(one, RedisShards)
         cluster[1].pause()
         try:
             drafts = [Draft(channel, b"7" * 2000, id=f"{number}") for number, channel in enumerate(CHANNELS * 3)]
@@ -164,16 +163,11 @@ async def test_shards_hold_so_much_for_one_that_stands_still_and_no_more(cluster
         finally:
             cluster[1].go_on()
         for draft in drafts:
-            while True:
-                try:
-                    await one.append(draft)
-                    break
-                except Unavailable:
-                    continue
+            await say(one, draft)
         assert feed.heads, "readers are told that they miss something"
-        assert len((await read_to_head(one, CHANNELS)).messages) == len(drafts)
-        last = await publish(one, CHANNELS[0])
-        assert feed.messages[-1].seq == last[0].seq
+        assert len((await insist(lambda: read_to_head(one, CHANNELS))).messages) == len(drafts)
+        last = await say(one, Draft(CHANNELS[0], b"7", id="last"))
+        assert feed.messages[-1].seq == last.seq
 
 
 @on_loop

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -17,6 +18,7 @@ from tellwire.testing.harness import on_loop
 from tellwire.testing.members import MakePresence, PresenceContract, member, opened
 from tellwire.testing.members_left import LastingPresenceContract, SharedPresenceContract
 from tellwire.testing.members_model import PresenceModelContract
+from tests.publishers import insist
 from tests.redis_servers import RedisServer, needs_redis, redis_server
 
 pytestmark = needs_redis
@@ -73,9 +75,11 @@ async def test_redis_presence_hands_members_out_once_over_cut_connections(server
 
 @on_loop
 async def test_redis_presence_standing_still_changes_nothing_later(server: RedisServer) -> None:
-    place = RedisPlace.parse(f"{server.url}?prefix=still&timeout=0.5")
-    async with opened(RedisPresence(place)) as presence:
-        await presence.enter(member("room", "c1"))
+    still, patient = (RedisPlace.parse(f"{server.url}?prefix=still&timeout={seconds}") for seconds in (0.5, 20))
+    async with AsyncExitStack() as stack:
+        other = await stack.enter_async_context(opened(RedisPresence(patient), "n2"))
+        presence = await insist(lambda: stack.enter_async_context(opened(RedisPresence(still))))
+        await insist(lambda: presence.enter(member("room", "c1")))
         server.pause()
         try:
             with pytest.raises(Unavailable):
@@ -84,11 +88,6 @@ async def test_redis_presence_standing_still_changes_nothing_later(server: Redis
                 await presence.enter(member("room", "c2"))
         finally:
             server.go_on()
-        while True:
-            try:
-                found = await presence.members("room", 10)
-                break
-            except Unavailable:
-                continue
+        found = await insist(lambda: presence.members("room", 10))
         assert [each.client for each in found] == ["c1"]
-        assert await presence.leave("room", "c1") is not None
+        assert await other.leave("room", "c1") is not None
