@@ -12,6 +12,7 @@ from tests.application.hosting import Host
 from tests.browser.conftest import WHILE_AWAY, Complaints
 from tests.clients.js.proxy import Proxy
 from tests.examples.conftest import EXAMPLES, check_layout
+from tests.serving import WATCHDOG_S
 
 QUESTION = "<b>Why</b>?"
 FIRST, LAST = (
@@ -88,7 +89,7 @@ def test_answer_that_nobody_asked_for_is_said_to_be_unknown(
     complaints.allow("404")
     page.goto(f"{assistant.url}/assistant/#madeup")
     expect(page.locator("#state")).to_have_text("the answer cannot be read")
-    assert httpx.get(f"{assistant.url}/answers/no..channel").status_code == 404
+    assert httpx.get(f"{assistant.url}/answers/no..channel", timeout=WATCHDOG_S).status_code == 404
 
 
 def test_on_a_phone_everything_fits(assistant: Host, phone: Page) -> None:

@@ -59,7 +59,7 @@ def test_one_too_many_is_told_and_rubbish_harms_nobody(pages: Host, open_page: C
         expect(first.locator("#state")).to_have_text("live")
         second.goto(f"{pages.url}/camera/")
         expect(second.locator("#state")).to_have_text("the device has all the viewers that it takes")
-        with httpx.Client(base_url=f"{pages.url}/realtime/v1") as ask:
+        with httpx.Client(base_url=f"{pages.url}/realtime/v1", timeout=WATCHDOG_S) as ask:
             ask.post("/presence", json={"channel": "room:camera", "session": "a stranger", "enter": True})
             members = ask.get("/presence", params={"channel": "room:camera"}).json()["members"]
             (camera,) = [each["client"] for each in members if (each.get("state") or {}).get("camera")]

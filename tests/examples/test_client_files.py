@@ -18,13 +18,13 @@ from starlette.routing import Mount
 
 from tellwire import Tellwire
 from tellwire.server.pages import CLIENT
-from tests.serving import ROOT, Server
+from tests.serving import ROOT, WATCHDOG_S, Server
 
 MODULES = sorted(path.relative_to(CLIENT).as_posix() for path in CLIENT.rglob("*.js"))
 
 
 def get(server: Server, path: str, **headers: str) -> httpx.Response:
-    return httpx.get(f"http://127.0.0.1:{server.port}{path}", headers=headers)
+    return httpx.get(f"http://127.0.0.1:{server.port}{path}", headers=headers, timeout=WATCHDOG_S)
 
 
 @pytest.mark.parametrize("kind", ["direct", "hypercorn"])
@@ -59,13 +59,15 @@ def test_browser_that_has_it_gets_no_second_copy(server: Server) -> None:
 )
 def test_nothing_else_is_there(server: Server, path: str) -> None:
     # httpx would tidy the path up; what goes over the wire has to be this one.
-    answer = httpx.get(httpx.URL(f"http://127.0.0.1:{server.port}").copy_with(raw_path=path.encode()))
+    answer = httpx.get(
+        httpx.URL(f"http://127.0.0.1:{server.port}").copy_with(raw_path=path.encode()), timeout=WATCHDOG_S
+    )
     assert answer.status_code in (307, 404)
     assert b"devDependencies" not in answer.content
 
 
 def test_it_is_only_to_be_read(server: Server) -> None:
-    answer = httpx.post(f"http://127.0.0.1:{server.port}/client/tellwire.js", content=b"1")
+    answer = httpx.post(f"http://127.0.0.1:{server.port}/client/tellwire.js", content=b"1", timeout=WATCHDOG_S)
     assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
 
 

@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 from tests.application.hosting import Host
 from tests.browser.conftest import WATCHDOG_MS, WHILE_AWAY, Complaints
 from tests.examples.conftest import check_layout
-from tests.serving import ROOT
+from tests.serving import ROOT, WATCHDOG_S
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def wait_same(*pages: Page, length: int) -> str:
 
 def updates(host: Host) -> list[dict[str, Any]]:
     url = f"{host.url}/realtime/v1/messages?channel=doc:notes&since=earliest&limit=10000"
-    messages: list[dict[str, Any]] = httpx.get(url).json()["messages"]
+    messages: list[dict[str, Any]] = httpx.get(url, timeout=WATCHDOG_S).json()["messages"]
     return messages
 
 

@@ -54,7 +54,7 @@ def tell(server: Server, device: str, what: str, timeout_s: float = WATCHDOG_S) 
 
 def answers(server: Server, device: str) -> list[dict[str, Any]]:
     url = f"http://127.0.0.1:{server.port}/v1/messages?channel=device:{device}:done&since=earliest"
-    return [message["data"] for message in httpx.get(url).json()["messages"]]
+    return [message["data"] for message in httpx.get(url, timeout=WATCHDOG_S).json()["messages"]]
 
 
 def test_device_does_what_it_is_told_and_says_so(server: Server, start_device: StartDevice, channel: str) -> None:

@@ -12,10 +12,13 @@ from tests.application.hosting import Host
 from tests.browser.conftest import Complaints
 from tests.examples.conftest import check_layout
 from tests.examples.media import browser  # noqa: F401  # a fixture
+from tests.serving import WATCHDOG_S
 
 
 def coins(host: Host) -> list[str]:
-    page = httpx.get(f"{host.url}/realtime/v1/messages?channel=room:game-coins&since=earliest").json()
+    page = httpx.get(
+        f"{host.url}/realtime/v1/messages?channel=room:game-coins&since=earliest", timeout=WATCHDOG_S
+    ).json()
     return [message["data"]["by"] for message in page["messages"]]
 
 

@@ -75,10 +75,11 @@ def test_application_is_started_by_its_command(application: str) -> None:
             assert line, said
             said += line
         for page in APPLICATIONS[application]:
-            answer = httpx.get(f"{found[1]}/{page}/" if page else found[1])
+            answer = httpx.get(f"{found[1]}/{page}/" if page else found[1], timeout=WATCHDOG_S)
             assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
             # A page from elsewhere, which had its name lead here, gets nothing.
-            assert httpx.get(f"{found[1]}/{page}", headers={"Host": "evil.example"}).status_code == 400
+            stranger = httpx.get(f"{found[1]}/{page}", headers={"Host": "evil.example"}, timeout=WATCHDOG_S)
+            assert stranger.status_code == 400
     finally:
         process.terminate()
         process.wait(WATCHDOG_S)

@@ -9,13 +9,14 @@ from tests.application.hosting import Host
 from tests.browser.conftest import WHILE_AWAY, Complaints
 from tests.clients.js.proxy import Proxy
 from tests.examples.conftest import check_layout
+from tests.serving import WATCHDOG_S
 
 INBOX = "inbox:ann"
 
 
 def notify(host: Host, *texts: str) -> None:
     messages = [{"channel": INBOX, "data": {"text": text}} for text in texts]
-    assert httpx.post(f"{host.url}/realtime/v1/messages", json=messages).status_code == 200
+    assert httpx.post(f"{host.url}/realtime/v1/messages", json=messages, timeout=WATCHDOG_S).status_code == 200
 
 
 def expect_unread(page: Page, *texts: str) -> None:

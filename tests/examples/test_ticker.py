@@ -24,7 +24,7 @@ def run_publisher(host: Host, *options: str) -> None:
 
 
 def last_prices(host: Host) -> dict[str, float]:
-    page = httpx.get(f"{host.url}/realtime/v1/messages?channel=stocks:all&last={SHARES}").json()
+    page = httpx.get(f"{host.url}/realtime/v1/messages?channel=stocks:all&last={SHARES}", timeout=WATCHDOG_S).json()
     return {message["key"]: message["data"]["price"] for message in page["messages"]}
 
 
@@ -62,7 +62,7 @@ def test_reader_that_lags_gets_the_newest_of_each(pages: Host) -> None:
                 {"channel": "stocks:all", "key": f"S{n % SHARES}", "data": {"number": count + n, "pad": "x" * 1000}}
                 for n in range(200)
             ]
-            assert httpx.post(f"{pages.url}/realtime/v1/messages", json=batch).status_code == 200
+            assert httpx.post(f"{pages.url}/realtime/v1/messages", json=batch, timeout=WATCHDOG_S).status_code == 200
             count += len(batch)
         parser = EventParser()
         newest: dict[str, int] = {}

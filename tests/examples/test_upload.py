@@ -67,9 +67,9 @@ def test_steps_are_seen_by_who_watches_and_a_sender_who_goes_is_missed(upload: H
 
 def test_only_the_program_publishes_and_only_uploads_are_read(upload: Host) -> None:
     url = f"{upload.url}/realtime/v1/messages"
-    assert httpx.post(url, json={"channel": "upload:mine", "data": 1}).status_code == 403
-    assert httpx.get(url, params={"channel": "secrets"}).status_code == 403
-    assert httpx.get(url, params={"channel": "upload:mine"}).status_code == 200
+    assert httpx.post(url, json={"channel": "upload:mine", "data": 1}, timeout=WATCHDOG_S).status_code == 403
+    assert httpx.get(url, params={"channel": "secrets"}, timeout=WATCHDOG_S).status_code == 403
+    assert httpx.get(url, params={"channel": "upload:mine"}, timeout=WATCHDOG_S).status_code == 200
     for path, length, status in (("no..name", "1", 400), ("large", str(2**40), 413)):
         with socket.create_connection(("127.0.0.1", upload.port), timeout=WATCHDOG_S) as raw:
             raw.sendall(f"PUT /files/{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n".encode())

@@ -9,6 +9,7 @@ from playwright.sync_api import Page, WebSocket, expect
 
 from tests.application.hosting import Host
 from tests.examples.conftest import check_layout
+from tests.serving import WATCHDOG_S
 
 
 def open_board(page: Page, host: Host, name: str) -> None:
@@ -53,7 +54,7 @@ def show_pointer(page: Page, to: Page, name: str, *places: tuple[float, float]) 
 
 
 def log(host: Host) -> list[str]:
-    page = httpx.get(f"{host.url}/realtime/v1/messages?channel=room:board&since=earliest").json()
+    page = httpx.get(f"{host.url}/realtime/v1/messages?channel=room:board&since=earliest", timeout=WATCHDOG_S).json()
     return [message["event"] for message in page["messages"]]
 
 
