@@ -17,6 +17,7 @@ from tellwire.auth.fetching import FetchedKeys
 from tellwire.errors import Unauthorized, Unavailable
 from tellwire.tasks import Tasks
 from tests.auth.signing import SECRET, Clock, at_once, b64, jwk, key_set, private_key, signed
+from tests.ports import free_port
 
 Check = Callable[["Keys", Verifier, Clock], Coroutine[Any, Any, None]]
 
@@ -55,7 +56,7 @@ class Keys:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", free_port()), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/keys.json"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()

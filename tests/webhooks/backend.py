@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import json
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, ParamSpec, Self
 
 from tellwire.webhooks import WebHooks, WebhookSettings
 from tellwire.webhooks.endpoint import Surroundings
 from tellwire.webhooks.settings import HOOKS
+from tests.compare.known_server import VirtualLoop
+
+P = ParamSpec("P")
 
 SECRET = "a secret of more than sixteen bytes"
 
@@ -171,3 +175,14 @@ async def asking(url: str, time: Time | None = None, **settings: Any) -> AsyncIt
         yield hooks
     finally:
         await hooks.aclose()
+
+
+def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Make a plain test of a coroutine function, whose timeouts pass only where all else waits for them."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            runner.run(test(*args, **kwargs))
+
+    return run

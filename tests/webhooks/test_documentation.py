@@ -22,7 +22,7 @@ from tellwire.testing.harness import on_loop
 from tellwire.webhooks.backend import REFUSALS
 from tellwire.webhooks.endpoint import sign
 from tellwire.webhooks.settings import HOOKS
-from tests.serving import ROOT
+from tests.serving import ROOT, WATCHDOG_S
 from tests.webhooks.backend import SECRET, Time, asking
 
 PAGE = (ROOT / "docs" / "hooks.md").read_text()
@@ -106,7 +106,7 @@ async def test_the_backend_refuses_what_is_not_signed() -> None:
         (f"t={stamp + 400},v1={sign(secret, stamp + 400, body)}", 400),
         (f"t={stamp - 200},v1={sign(secret, stamp - 200, body)}", 200),
     ]
-    async with backend_of_the_page() as (url, _), httpx.AsyncClient(trust_env=False) as client:
+    async with backend_of_the_page() as (url, _), httpx.AsyncClient(trust_env=False, timeout=WATCHDOG_S) as client:
         for signature, status in signatures:
             headers = {} if signature is None else {"tellwire-signature": signature}
             answer = await client.post(url, content=body, headers=headers)

@@ -11,7 +11,7 @@ from tellwire.testing.harness import on_loop
 from tellwire.webhooks import WebHooks
 from tellwire.webhooks.breaker import FAILURES_MAX
 from tellwire.webhooks.outbox import ATTEMPTS_MAX, OUTBOX_MAX_BYTES, WORKERS_MAX, Outbox
-from tests.webhooks.backend import HANG_UP, Answer, Asked, Backend, Time, asking
+from tests.webhooks.backend import HANG_UP, Answer, Asked, Backend, Time, asking, in_virtual_time
 from tests.webhooks.test_questions import check_signature
 
 
@@ -140,7 +140,7 @@ async def test_what_waits_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
         assert len(backend.requests) == WORKERS_MAX + many - lost
 
 
-@on_loop
+@in_virtual_time
 async def test_closing_waits_no_longer_than_a_hook_may_take(caplog: pytest.LogCaptureFixture) -> None:
     async def never(asked: Asked) -> Answer:
         await asyncio.get_running_loop().create_future()
@@ -156,7 +156,7 @@ async def test_closing_waits_no_longer_than_a_hook_may_take(caplog: pytest.LogCa
     assert "was not told of 19 connections: the server stops" in caplog.text, "one line, not one for each"
 
 
-@on_loop
+@in_virtual_time
 async def test_a_slow_backend_delays_nobody_who_tells() -> None:
     async def never(asked: Asked) -> Answer:
         await asyncio.get_running_loop().create_future()

@@ -74,7 +74,7 @@ def backend() -> Iterator[Backend]:
 def shop(backend: Backend, start_server: Callable[..., Server]) -> Server:
     urls = {f"hook_{hook}_url": f"{backend.url}/{hook}" for hook in ("connect", "subscribe", "publish", "call")}
     disconnect = {"hook_disconnect_url": f"{backend.url}/disconnect"}
-    return start_server(hooks={**urls, **disconnect, "hook_secret": SECRET, "hook_retries": 0})
+    return start_server(hooks={**urls, **disconnect, "hook_secret": SECRET, "hook_retries": 0, "hook_timeout_s": 30.0})
 
 
 def post(server: Server, path: str, body: Any, *fields: tuple[str, str]) -> tuple[int, Any]:

@@ -17,7 +17,7 @@ from tellwire.webhooks import WebHooks
 from tellwire.webhooks.breaker import FAILURES_MAX, OPEN_FIRST_S
 from tellwire.webhooks.endpoint import CLIENT_SHARE, WAITING_PER_SLOT, Endpoint
 from tests.ports import free_port
-from tests.webhooks.backend import HALF, HANG_UP, Answer, Asked, Backend, Time, asking
+from tests.webhooks.backend import HALF, HANG_UP, Answer, Asked, Backend, Time, asking, in_virtual_time
 
 ANN = Client("c1", Identity(user="ann"), "websocket")
 BOB = Client("c2", Identity(user="bob"), "sse")
@@ -89,10 +89,8 @@ async def test_calls_that_may_have_arrived_are_not_made_again(fault: Answer) -> 
 @on_loop
 @pytest.mark.parametrize("hook", QUESTIONS)
 async def test_nobody_there_is_tried_again_then_told(hook: str) -> None:
-    async with Backend() as backend:
-        pass
     time = Time()
-    async with asking(backend.url, time, hook_retries=3) as hooks:
+    async with asking(f"http://127.0.0.1:{free_port()}", time, hook_retries=3) as hooks:
         with pytest.raises(Unavailable if hook == "connect" else HookFailed, match="try again"):
             await QUESTIONS[hook](hooks)
         assert time.slept == [0.1, 0.2, 0.4], "a call too: it cannot have arrived"
@@ -118,7 +116,7 @@ async def test_what_was_allowed_unasked_is_not_kept() -> None:
         assert identity is not None
 
 
-@on_loop
+@in_virtual_time
 @pytest.mark.parametrize(("hook", "error"), [("connect", Unavailable), ("publish", Timeout), ("call", Timeout)])
 async def test_slow_answers_are_not_waited_for(hook: str, error: type[TellwireError]) -> None:
     hanging = Hanging(f"/{hook}")
@@ -267,7 +265,7 @@ async def test_too_many_are_turned_away_at_once(unavailable: str) -> None:
         await hooks.ask_publish(ANN, HELLO)
 
 
-@on_loop
+@in_virtual_time
 async def test_waiting_for_a_slot_has_the_same_deadline_and_opens_no_breaker() -> None:
     hanging = Hanging("/publish")
     bounds: dict[str, Any] = {"hook_concurrency": 1, "hook_timeout_s": 1.0, "hook_unavailable": "allow"}
@@ -281,7 +279,7 @@ async def test_waiting_for_a_slot_has_the_same_deadline_and_opens_no_breaker() -
         await hooks.ask_publish(ANN, HELLO)
 
 
-@on_loop
+@in_virtual_time
 async def test_clients_that_hang_up_open_no_breaker_and_hold_no_slot() -> None:
     hanging = Hanging("/publish", "/call")
     async with Backend(hanging) as backend, asking(backend.url, hook_concurrency=1) as hooks:
