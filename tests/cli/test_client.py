@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -246,6 +248,8 @@ def test_reader_whose_output_closes_ends_quietly(server: Server, channel: str, s
     reading.out.close()
     while reading.process.poll() is None:
         server.publish(channel, "x")
+        with contextlib.suppress(subprocess.TimeoutExpired):  # not more than it is given all of, however slow it is
+            reading.process.wait(0.02)
     assert reading.process.returncode == 141
     assert reading.err.read() == ""
 
