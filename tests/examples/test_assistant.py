@@ -64,12 +64,13 @@ def test_answer_is_whole_after_cuts(assistant: Host, page: Page, complaints: Com
     tries: list[str] = []
     with Proxy(assistant.port) as proxy:
         page.on("request", lambda request: tries.append(request.url))
-        ask(page, f"http://127.0.0.1:{proxy.port}")
-        for word in ("few lines", "Each of these", "no word is missing"):
-            expect(page.locator("#answer")).to_contain_text(word)
-            proxy.cut()
-        check_whole(page, assistant)
-    assert sum("/answers/" in url for url in tries) >= 2
+        while sum("/answers/" in url for url in tries) < 2:  # until a cut has come in the middle
+            tries.clear()
+            ask(page, f"http://127.0.0.1:{proxy.port}")
+            for word in ("few lines", "Each of these", "no word is missing"):
+                expect(page.locator("#answer")).to_contain_text(word)
+                proxy.cut()
+            check_whole(page, assistant)
 
 
 def test_answer_goes_on_after_a_reload_and_while_nobody_reads(assistant: Host, page: Page) -> None:

@@ -295,7 +295,8 @@ def test_an_error_of_a_listener_is_the_pages_and_stops_nothing(
 ) -> None:
     open_client(page, server, [channel])
     page.evaluate("() => client.on('state', () => { throw new Error('of the page'); })")
-    page.evaluate("() => client.close()")
+    with page.expect_event("pageerror", lambda error: "of the page" in str(error)):
+        page.evaluate("() => client.close()")
     page.wait_for_function("() => client.state.state === 'closed'")
     assert [text for text in complaints if "of the page" in text]
     complaints.clear()
