@@ -36,6 +36,10 @@ WATCHDOG_S = 60
 """Seconds after which a process that should end is taken for hung; no test measures a time."""
 
 
+PATIENT_S = 600.0
+"""A heartbeat for servers that are to keep readers who stand still, however long that is on this machine."""
+
+
 class Certificate(NamedTuple):
     """A self-signed certificate."""
 

@@ -19,7 +19,7 @@ import pytest
 from tests.guarded import SECRET, token
 from tests.hardening.honest import ROUNDS, check_unmoved, honest_pair
 from tests.readers import target
-from tests.serving import WATCHDOG_S
+from tests.serving import PATIENT_S, WATCHDOG_S
 from tests.soak.watched import WatchedServer
 from tests.wires import TEXT, Http, WebSocket, handshake_fields, write_frame
 
@@ -34,7 +34,12 @@ def watched(**settings: Any) -> Iterator[WatchedServer]:
     """Start a server that tells what it holds, with as many descriptors as may be."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    settings["limits"] = {"drain_s": 0.1, "presence_grace_s": 0.1, **settings.get("limits", {})}
+    settings["limits"] = {
+        "drain_s": 0.1,
+        "presence_grace_s": 0.1,
+        "heartbeat_s": PATIENT_S,
+        **settings.get("limits", {}),
+    }
     server = WatchedServer(**settings)
     try:
         yield server

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.readers import LineReader, target
-from tests.serving import Server
+from tests.serving import PATIENT_S, Server
 from tests.wires import Http, WebSocket
 
 TOTAL = 100_000
@@ -70,7 +70,8 @@ def test_stalled_readers_get_everything_in_order_where_the_history_reaches_back(
     history = 64_000_000
     tail = 4_000_000
     server = start_server(
-        namespaces=[{"history_messages": TOTAL, "history_bytes": history}], limits={"tail_max_bytes": tail}
+        namespaces=[{"history_messages": TOTAL, "history_bytes": history}],
+        limits={"tail_max_bytes": tail, "heartbeat_s": PATIENT_S},
     )
     server.publish_all([{"channel": "warm", "data": DATA}] * 1000)
     before = server.rss
@@ -88,7 +89,9 @@ def test_stalled_readers_get_everything_in_order_where_the_history_reaches_back(
 def test_stalled_readers_are_told_of_the_gap_where_the_history_was_trimmed(
     start_server: Callable[..., Server], channel: str
 ) -> None:
-    server = start_server(namespaces=[{"history_messages": 500}], limits={"tail_max_bytes": 200_000})
+    server = start_server(
+        namespaces=[{"history_messages": 500}], limits={"tail_max_bytes": 200_000, "heartbeat_s": PATIENT_S}
+    )
     server.publish_all([{"channel": "warm", "data": DATA}] * 5000)
     before = server.rss
     stalled = stalled_readers(server, channel)
@@ -110,7 +113,9 @@ def test_stalled_readers_are_told_of_the_gap_where_the_history_was_trimmed(
 def test_readers_that_stall_again_and_again_lose_nothing(
     start_server: Callable[..., Server], channel: str, deflate: str
 ) -> None:
-    server = start_server(namespaces=[{"history_messages": TOTAL}], limits={"tail_max_bytes": 200_000})
+    server = start_server(
+        namespaces=[{"history_messages": TOTAL}], limits={"tail_max_bytes": 200_000, "heartbeat_s": PATIENT_S}
+    )
     with WebSocket(server, receive_buffer=4096, deflate=deflate) as wire:
         wire.ask(type="subscribe", channel=channel)
         published = read = 0

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.readers import EventReader, LineReader, SocketReader, target
-from tests.serving import Server
+from tests.serving import PATIENT_S, Server
 from tests.wires import TEXT, Http, Refused, WebSocket, write_frame
 
 FOREIGN = pytest.mark.parametrize("kind", ["uvicorn", "hypercorn"])
@@ -30,7 +30,9 @@ def test_reader_that_goes_away_is_let_go_of(start_server: Callable[..., Server],
 def test_reader_that_stops_reading_costs_its_buffers_and_no_more(
     start_server: Callable[..., Server], channel: str, path: str
 ) -> None:
-    server = start_server("uvicorn", limits={"tail_max_bytes": 200_000}, namespaces=[{"history_messages": 100}])
+    server = start_server(
+        "uvicorn", limits={"tail_max_bytes": 200_000, "heartbeat_s": PATIENT_S}, namespaces=[{"history_messages": 100}]
+    )
     with Http(server, receive_buffer=4096) as stalled, LineReader(server, channel) as other:
         stalled.send_request("GET", target(path, (channel,), {}))
         stalled.read_head()
@@ -51,7 +53,9 @@ def test_reader_that_stops_reading_costs_its_buffers_and_no_more(
 def test_websocket_that_stops_reading_costs_its_buffers_and_no_more(
     start_server: Callable[..., Server], channel: str
 ) -> None:
-    server = start_server("uvicorn", limits={"tail_max_bytes": 200_000}, namespaces=[{"history_messages": 100}])
+    server = start_server(
+        "uvicorn", limits={"tail_max_bytes": 200_000, "heartbeat_s": PATIENT_S}, namespaces=[{"history_messages": 100}]
+    )
     with WebSocket(server, receive_buffer=4096) as stalled, LineReader(server, channel) as other:
         stalled.ask(type="subscribe", channel=channel)
         batch = [{"channel": channel, "data": "x" * 1000}] * 100

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.readers import SocketReader
-from tests.serving import Server
+from tests.serving import PATIENT_S, Server
 from tests.wires import BINARY, CLOSE, CONT, PING, PONG, TEXT, Http, WebSocket, handshake_fields, write_frame
 
 DEFLATE = "permessage-deflate; server_no_context_takeover"
@@ -328,7 +328,9 @@ def test_policy_disconnect_closes_a_reader_that_lags(start_server: Callable[...,
 
 
 def test_lagging_reader_may_go_on_from_the_newest(start_server: Callable[..., Server], channel: str) -> None:
-    server = start_server(namespaces=[{"history_messages": 100}], limits={"tail_max_bytes": 100_000})
+    server = start_server(
+        namespaces=[{"history_messages": 100}], limits={"tail_max_bytes": 100_000, "heartbeat_s": PATIENT_S}
+    )
     with WebSocket(server, receive_buffer=4096) as slow:
         slow.ask(type="subscribe", channel=channel, on_gap="newest")
         for start in range(0, 15_000, 100):
@@ -348,7 +350,7 @@ def test_lagging_reader_may_go_on_from_the_newest(start_server: Callable[..., Se
 def test_policy_latest_gives_a_lagging_reader_the_newest_of_each_key(
     start_server: Callable[..., Server], channel: str
 ) -> None:
-    server = start_server(namespaces=[{"history_messages": 100_000}])
+    server = start_server(namespaces=[{"history_messages": 100_000}], limits={"heartbeat_s": PATIENT_S})
     with WebSocket(server, receive_buffer=4096) as slow:
         slow.ask(type="subscribe", channel=channel, policy="latest")
         total = 15_000
