@@ -20,6 +20,7 @@ from tellwire.protocol.proto.tellwire_pb2_grpc import TellwireStub
 from tellwire.testing.harness import on_loop
 from tests.application.hosting import Client, Host
 from tests.grpc.callers import Stream, json_data, value_of
+from tests.ports import free_port
 
 APP = Path(__file__).parent / "grpc_app.py"
 ANN = (("authorization", "Bearer ann"),)
@@ -42,7 +43,7 @@ async def exchange(tellwire: Tellwire) -> list[Any]:
 
 @on_loop
 async def test_grpc_is_there_for_as_long_as_the_application_is() -> None:
-    tellwire = Tellwire(open=True, grpc_port=0)
+    tellwire = Tellwire(open=True, grpc_port=free_port())  # that nobody else is given when it is free again
     for _ in range(2):
         assert tellwire.grpc_url is None
         async with tellwire.lifespan():
@@ -64,7 +65,7 @@ def test_grpc_goes_with_the_application_to_another_loop() -> None:
 
 @on_loop
 async def test_port_that_is_taken_keeps_the_application_from_starting() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.create_server(("127.0.0.1", free_port())) as taken:
         port = taken.getsockname()[1]
         tellwire = Tellwire(open=True, grpc_port=port)
         with pytest.raises(Unavailable, match=f"gRPC cannot listen on 127.0.0.1:{port}: is the port taken"):
