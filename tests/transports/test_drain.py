@@ -61,7 +61,7 @@ def test_reader_that_does_not_answer_holds_nothing_up(start_server: Callable[...
 def test_new_connections_are_refused_while_it_drains(start_server: Callable[..., Server], channel: str) -> None:
     server = start_server(limits={"drain_s": 60})
     with contextlib.ExitStack() as stack:
-        for _ in range(600):  # as many take seconds to drain
+        for _ in range(900):  # as many take seconds to drain
             stack.enter_context(WebSocket(server))
         http = stack.enter_context(Http(server))
         assert http.get("/readyz").json() == {"ready": True, "draining": False}
@@ -80,6 +80,7 @@ def test_new_connections_are_refused_while_it_drains(start_server: Callable[...,
         assert (answer.status, answer.code) == (503, "draining")
         with pytest.raises(ConnectionRefusedError):
             Http(server)
+        server.interrupt()
     assert server.wait() == 0
 
 
