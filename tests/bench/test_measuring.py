@@ -27,7 +27,7 @@ table: Any = importlib.import_module("table")
 
 WITHIN = 0.05
 DELAY_S = 4.0  # so that a machine that is busy with other tests is not taken for a part of it
-BURN_S = 0.03
+BURN_S = 0.06  # beside which a message itself is next to nothing, also on a machine whose caches others use
 HEADER = 4
 """Of a frame with 126 bytes (RFC 6455, section 5.2)."""
 
@@ -73,8 +73,8 @@ def test_known_delay_and_bytes_are_found_back(known: Server) -> None:
 def test_known_cpu_time_is_found_back(known: Server) -> None:
     with known(PLAIN, "fan", 1, burn_s=BURN_S) as bed:
         # Without warming up: what is still to be done of it when counting begins would count.
-        figures = bed.open().fan(20, 1, warm=0, drain=60)
-    assert figures["delivered"] == 20
+        figures = bed.open().fan(10, 1, warm=0, drain=60)
+    assert figures["delivered"] == 10
     assert figures["server_cpu_s"] / figures["delivered"] == pytest.approx(BURN_S, rel=WITHIN)
 
 
@@ -83,7 +83,7 @@ def test_centrifugo_is_spoken_to_as_documented(known: Server) -> None:
         figures = bed.open().fan(50, 0.4, warm=0, drain=30)
     assert (figures["delivered"], figures["expected"], figures["closed"]) == (60, 60, 0)
     with known(field.CENTRIFUGO.talks, "acks", 0) as bed:
-        figures = bed.open().ack(4, 0.2, warm=0)
+        figures = bed.open().ack(4, 2, warm=0)
     assert figures["acks"] > 0
     assert (figures["unanswered"], figures["closed"]) == (0, 0)
 
