@@ -85,7 +85,7 @@ def run_uvicorn(settings: Settings, hooks: Hooks | None) -> None:
         make_app(make_node(settings, hooks), jsonp=settings.auth.jsonp),
         http="h11",
         ws="websockets-sansio",
-        ws_ping_timeout=600,  # some tests stand still for long
+        ws_ping_interval=None,  # the node has heartbeats, and a test that stands still is not to see or miss pings
         log_config=None,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=5,
