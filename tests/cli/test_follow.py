@@ -24,11 +24,15 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encod
 
 @dataclass
 class Script:
-    """What a connection is sent, and how it ends: ``finished``, ``broken`` in the middle of a chunk, or ``silent``."""
+    """What a connection is sent, and how it ends: ``finished``, ``broken`` in the middle of a chunk, or ``silent``.
+
+    ``on_asked`` is called once the request is there.
+    """
 
     lines: tuple[dict[str, Any] | str, ...] = ()
     end: str = "broken"
     head: bytes = HEAD
+    on_asked: Callable[[], object] = lambda: None
 
 
 def connected(cursor: str, heartbeat_ms: int = 60_000) -> dict[str, Any]:
@@ -66,19 +70,18 @@ class FaultyServer:
             request = b""
             while b"\r\n\r\n" not in request:
                 request += peer.recv(65_536)
+            script.on_asked()
             self.asked.put(parse_qs(urlsplit(request.split()[1].decode()).query))
-            peer.sendall(script.head)
+            answer = script.head
             for line in script.lines:
                 text = (line if isinstance(line, str) else json.dumps(line, ensure_ascii=False)).encode() + b"\n"
-                peer.sendall(b"%x\r\n%s\r\n" % (len(text), text))
+                answer += b"%x\r\n%s\r\n" % (len(text), text)
+            # All at once: between two of them there is no silence.
+            peer.sendall(answer + {"broken": b"ff\r\n{", "finished": b"0\r\n\r\n"}.get(script.end, b""))
             if script.end == "silent":
                 self._silent.append(peer)
-                continue
-            if script.end == "broken":
-                peer.sendall(b"ff\r\n{")
-            elif script.end == "finished":
-                peer.sendall(b"0\r\n\r\n")
-            peer.close()
+            else:
+                peer.close()
 
     def close(self) -> None:
         self._thread.join(30)
@@ -190,9 +193,9 @@ def test_silence_is_measured_by_the_server_s_heartbeats_alone(
     play: Callable[..., FaultyServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Its first timeout, for the answer to come, must not go on to hold for the stream.
-    monkeypatch.setattr(following, "CONNECT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(following, "CONNECT_TIMEOUT_S", 2.0)
     server = play(
-        Script((connected("k.10", heartbeat_ms=400),), end="silent"),
+        Script((connected("k.10", heartbeat_ms=1000),), end="silent"),
         Script((connected("k.10"), message(11)), end="silent"),
     )
     seen = Followed(server, 1)
@@ -203,7 +206,9 @@ def test_server_that_never_answers_is_given_up(
     play: Callable[..., FaultyServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(following, "CONNECT_TIMEOUT_S", 0.2)
-    server = play(Script(head=b"", end="silent"), Script((connected("k.10"), message(11)), end="silent"))
+    # Who has asked knows how long it waits; the next one has the time it needs.
+    silent = Script(head=b"", end="silent", on_asked=monkeypatch.undo)
+    server = play(silent, Script((connected("k.10"), message(11)), end="silent"))
     assert Followed(server, 1).notices[0].startswith("the server does not answer")
 
 
