@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import shutil
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
@@ -356,6 +357,18 @@ async def test_nats_standing_still_fails_publishes_for_good(server: NatsServer) 
         assert sorted(ids) == sorted(b"%d" % n for n in range(1, 20, 2)), "what failed is not there without a retry"
         assert [message for message in told(one_feed) if message.seq] == log
         assert [message for message in told(two_feed) if message.seq] == log
+
+
+@on_loop
+async def test_nats_node_that_stood_still_itself_keeps_its_connection(server: NatsServer) -> None:
+    async with nodes(server.url, 1) as ((one, feed),):
+        await publish(one, "a")
+        time.sleep(4)  # noqa: ASYNC251  # longer than NATS may be silent
+        for _ in range(10):
+            await hear(one)
+            await publish(one, "a")
+        assert one.figures()["reconnects"] == 0
+        assert feed.seqs == list(range(1, 12))
 
 
 @on_loop

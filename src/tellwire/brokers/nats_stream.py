@@ -346,9 +346,14 @@ class NatsStream(NatsOperations):
 
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
+        pause_s = self.place.timeout_s / 20
+        looked_at = loop.time()
         while True:
-            await asyncio.sleep(self.place.timeout_s / 20)
+            await asyncio.sleep(pause_s)
             now = loop.time()
+            if now - looked_at > pause_s + _HEARTBEAT_S:
+                self._heard = now  # this process stood still itself, and has what it was sent yet to read
+            looked_at = now
             self._look_after(now)
             if self._ready and self._heard + _SILENCE_S < now:
                 self.abandon(f"nothing was heard of the feed for {_SILENCE_S:g} seconds")
