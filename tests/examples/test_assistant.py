@@ -27,7 +27,10 @@ def assistant(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     with Host(EXAMPLES / "assistant" / "app.py") as host:
         yield host
         assert host.stop() in (0, -15)
-        assert "Traceback" not in host.log
+        for said in host.log.split("Exception in ASGI application"):
+            # FastAPI takes it for an error where a reader goes in the moment in which it hands an event on.
+            is_fastapis = "_keepalive_inserter" in said and said.rstrip(" |+-\n").endswith("anyio.BrokenResourceError")
+            assert "Traceback" not in said or is_fastapis, said
 
 
 def ask(page: Page, url: str) -> None:
