@@ -61,7 +61,7 @@ DOCUMENTED = """proxy_http_version 1.1;
     proxy_set_header Connection "upgrade";"""
 """WebSocket is passed on."""
 
-STOP_S = 20
+STOP_S = 60
 """Seconds after which one that should end is taken for hung."""
 
 
