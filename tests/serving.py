@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import json
+import os
 import secrets
 import signal
 import ssl
@@ -18,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import psutil
 import pytest
@@ -62,6 +63,11 @@ KEPT_S = 10.0
 """Seconds without a publish after which another connection is opened for the next: a server closes idle ones."""
 
 
+def written(file: IO[bytes]) -> str:
+    """Return what a process has written to a file that was given to it: to read it must not move its end of it."""
+    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode(errors="replace")
+
+
 class Server:
     """A server process.
 
@@ -100,8 +106,7 @@ class Server:
     @property
     def log(self) -> str:
         """What it has written to standard error."""
-        self._log.seek(0)
-        return self._log.read().decode()
+        return written(self._log)
 
     @property
     def rss(self) -> int:

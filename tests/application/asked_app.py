@@ -85,7 +85,7 @@ async def on_publish(client: Client, message: Publishing) -> Publishing | None:
         case "reserved":
             return replace(message, event="gap")
         case "later":
-            # The first takes longest, so that nothing but the queue can keep the order; it is never long, for the deadline.
+            # The first takes longest, so that nothing but the queue can keep the order; none is near its deadline.
             for _ in range(5 - next(numbers) % 5):
                 await asyncio.sleep(0)
             if message.data == "no":

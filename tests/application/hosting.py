@@ -19,7 +19,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from tellwire.protocol.sse import Event, EventParser
-from tests.serving import ROOT, WATCHDOG_S
+from tests.serving import ROOT, WATCHDOG_S, written
 
 
 class Host:
@@ -51,8 +51,7 @@ class Host:
     @property
     def log(self) -> str:
         """What it has written to standard error."""
-        self._log.seek(0)
-        return self._log.read().decode()
+        return written(self._log)
 
     def read_line(self) -> str:
         """Return the next line that it writes to standard output; empty at its end."""

@@ -23,7 +23,7 @@ import pytest
 
 from tests.deploy.files import BACKEND, SECOND, deployed
 from tests.ports import free_port
-from tests.serving import WATCHDOG_S, Certificate
+from tests.serving import WATCHDOG_S, Certificate, written
 
 
 def find(name: str) -> str | None:
@@ -162,8 +162,7 @@ class Proxy:
     @property
     def log(self) -> str:
         """What it has written."""
-        self._log.seek(0)
-        return self._log.read().decode(errors="replace")
+        return written(self._log)
 
     def _wait(self) -> None:
         """Wait until it listens, with pauses between the questions, as none of the three tells."""
