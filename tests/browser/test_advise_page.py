@@ -171,7 +171,7 @@ def test_lines_to_begin_with_connect_pages_with_each_other(
     pages = [open_page(), open_page(), open_page()]
     talk = next(start for start in RULES.starts if start.transports == ["webrtc"])
     everything = [begin(page, server, "webrtc", talk, channel) for page in pages]
-    while not all(printed.count("hello") == 2 for printed in everything):
+    while not all(printed.count("hello") >= 2 for printed in everything):  # again where a line was lost
         pages[0].evaluate("() => new Promise((resolve) => setTimeout(resolve, 100))")
 
 

@@ -194,7 +194,7 @@ client.close();
 def test_a_process_ends_when_its_client_is_closed(server: Server, transport: str) -> None:
     arguments = [(CLIENT / "src" / "tellwire.js").as_uri(), url(server), transport]
     command = ["node", "--experimental-websocket", "--no-warnings", "--input-type=module", "-e", LIVE, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -221,5 +221,5 @@ def test_a_thousand_rounds_leave_nothing_that_keeps_a_process(server: Server) ->
     # A connection that is left keeps it from ending; what nobody handles is told on standard error.
     arguments = [(CLIENT / "src" / "tellwire.js").as_uri(), url(server)]
     flags = ["--experimental-websocket", "--disable-warning=ExperimentalWarning", "--input-type=module"]
-    done = subprocess.run(["node", *flags, "-e", ROUNDS, *arguments], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["node", *flags, "-e", ROUNDS, *arguments], capture_output=True, text=True, timeout=240)
     assert (done.returncode, done.stdout, done.stderr) == (0, "0 timers\n", "")
