@@ -138,6 +138,7 @@ class FeedCable(Cable):
     """
 
     def __init__(self, server: NatsServer) -> None:
+        self.server = server
         self.holds_feed = False
         self.refusals: Iterator[Refusal] = iter(())
         """What is answered to the next publishes that want an answer, one for each."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -18,22 +17,12 @@ from tellwire.brokers.base import Broker
 from tellwire.brokers.nats import NatsBroker
 from tellwire.brokers.nats_link import end
 from tellwire.brokers.nats_url import NatsPlace
-from tellwire.errors import Conflict, Unavailable
+from tellwire.errors import Unavailable
 from tellwire.message import Appended, Draft, Position
 from tellwire.names import Namespaces
 from tellwire.testing.bounds import bounds
 from tellwire.testing.harness import Clock, Collected, Opened, on_loop, opened, placed, publish, read_to_head
-from tests.nats_servers import (
-    IN_THE_WAY,
-    NO_PEERS,
-    OVERRUN,
-    SAME_ID,
-    FeedCable,
-    NatsServer,
-    Refusal,
-    nats_server,
-    needs_nats,
-)
+from tests.nats_servers import FeedCable, NatsServer, nats_server, needs_nats
 from tests.publishers import CHANNELS, Publishers, Watched, check, told
 from tests.redis_servers import Cable
 
@@ -224,40 +213,6 @@ async def test_nats_that_gave_an_acknowledged_place_away_begins_anew(server: Nat
 
 
 @on_loop
-async def test_nats_that_refuses_for_the_moment_is_asked_again(server: NatsServer) -> None:
-    """Newer servers refuse what another message is in the way of, and what is too much for them."""
-    with closing(FeedCable(server)) as cable:
-        async with nodes(f"nats://127.0.0.1:{cable.port}", 1, 8.0) as ((far, feed),):
-            (last,) = await publish(far, "a")
-            for number, refusals in enumerate(([IN_THE_WAY] * 3, [SAME_ID] * 2, [IN_THE_WAY, SAME_ID])):
-                cable.refusals = iter([*refusals, *[OVERRUN] * (number > 1)])
-                appended = await far.append(Draft("a", b"on", expect=last, id=f"on-{number}"))
-                assert (appended.duplicate, placed(appended).seq) == (False, last.seq + 1)
-                cable.refusals = iter(refusals)
-                with pytest.raises(Conflict) as caught:
-                    await far.append(Draft("a", b"late", expect=last))
-                last = placed(appended)
-                assert caught.value.head == last
-                cable.refusals = iter(refusals)
-                (last,) = await publish(far, "a")
-            assert [message.seq for message in told(feed)] == list(range(1, 8))
-            assert (await read_to_head(far, ["a"])).messages == told(feed)
-            assert far.figures()["reconnects"] == 0
-
-
-@on_loop
-async def test_nats_condition_that_messages_outran_is_not_asked_for_again(server: NatsServer) -> None:
-    with closing(FeedCable(server)) as cable:
-        async with nodes(f"nats://127.0.0.1:{cable.port}", 1) as ((far, _),), nodes(server.url, 1) as ((near, _),):
-            (first,) = await publish(far, "a")
-            cable.refusals = itertools.repeat(IN_THE_WAY)
-            late = asyncio.ensure_future(far.append(Draft("a", b"late", expect=first)))
-            with pytest.raises(Conflict) as caught:
-                await asyncio.gather(late, near.append(Draft("a", b"first")))
-            assert caught.value.head == Position(first.epoch, 2)
-
-
-@on_loop
 async def test_nats_stream_deleted_under_way_is_noticed(server: NatsServer) -> None:
     broker, feed = make(server.url), Watched()
     await broker.open(feed)
@@ -402,20 +357,6 @@ async def test_a_task_that_lost_a_cancellation_is_ended_all_the_same() -> None:
     await asyncio.sleep(0)
     await end(task)
     assert task.cancelled()
-
-
-@on_loop
-@pytest.mark.parametrize(("asked", "answer"), [("STREAM.CREATE", NO_PEERS), ("CONSUMER.CREATE", None)])
-async def test_nats_that_is_not_so_far_at_the_start_is_asked_again(
-    server: NatsServer, asked: str, answer: Refusal | None
-) -> None:
-    """A cluster that has just started may lose answers, and not know its servers."""
-    with closing(FeedCable(server)) as cable:
-        cable.requests = {asked: answer}
-        async with nodes(f"nats://127.0.0.1:{cable.port}", 1, 2.0) as ((far, feed),):
-            await publish(far, "a")
-            assert feed.seqs == [1]
-        assert not cable.requests
 
 
 @on_loop
