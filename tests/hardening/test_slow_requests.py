@@ -130,7 +130,7 @@ def test_connections_between_requests_polls_and_streams_have_all_their_time(hurr
                 assert clock.read_to_end() == b""
         assert idle.get("/healthz").status == 200
         assert socket.ask(type="ping")["type"] == "pong"
-        hurried.publish(channel, "late")
+        assert idle.post("/v1/messages", {"channel": channel, "data": "late"}).status == 200
         assert poll.read_response().json()["messages"][0]["data"] == "late"
         events.read_until(b"late")
 
