@@ -96,6 +96,7 @@ def test_command_that_is_taken_out_says_so_and_ends(server: Server, channel: str
     reading = Running("sub", channel, other, "--url", f"http://127.0.0.1:{server.port}")
     try:
         name = client_reading(server, channel)
+        assert client_reading(server, other) == name
         take_out(server, channel, client=name)
         assert reading.err.readline() == f"the server ended the reading of {channel} (forbidden)\n"
         server.publish(other, 1)
