@@ -60,7 +60,6 @@ def test_token_is_asked_for_used_on_all_lanes_and_kept_over_a_reload(
     expect(why).to_have_text("This server wants a token, and does not take this one.")
     use(page, f'  "{token()}"\n')
     expect_live(page)
-    complaints.allow()
     expect(page.locator("#sign-in")).to_be_hidden()
     expect(page.locator("#identity")).to_contain_text("Signed in as ann until ")
     expect(page.locator("[data-me=true] .name")).to_have_text("ann")
@@ -68,6 +67,7 @@ def test_token_is_asked_for_used_on_all_lanes_and_kept_over_a_reload(
     page.get_by_role("button", name="Publish", exact=True).click()
     for key in LANES:
         expect(page.locator(f"[data-lane={key}]")).to_have_attribute("data-received", "1")
+    complaints.allow()
     page.reload()
     expect_live(page)
     assert page.evaluate("() => localStorage.length") == 0
