@@ -27,7 +27,11 @@ class Http2(Connection):
         self.ended: set[int] = set()
         self.reset: set[int] = set()
         self.stalled: set[int] = set()
-        self._flush()
+        try:
+            self._flush()
+        except BaseException:
+            self.close()
+            raise
 
     def start(self, method: str, target: str, *, headers: Fields = (), body: bytes | None = None) -> int:
         """Send a request; return its stream."""
