@@ -23,6 +23,11 @@ HEAD_MAX_BYTES = 65_536
 PING_LEAST_S = 5
 """Seconds that a client has to leave between its pings; it is cut where it does not (too_many_pings)."""
 
+DRAIN_MAX_S = 86_400.0
+"""Seconds for which gRPC itself leaves streams alone that are drained: the node knows when it is done."""
+LINGER_S = 1.0
+"""Seconds that streams have to end in, once the server stops."""
+
 
 @dataclass(frozen=True)
 class Keys:
@@ -127,13 +132,13 @@ class GrpcServer:
         if self._server is None or self._stopping is not None:
             return
         await self.retire()
-        # The node closes each stream in its slot; who has not gone by then is cut.
-        self._stopping = asyncio.ensure_future(self._server.stop(self._node.limits.drain_s + 1.0))
+        # The node closes each stream in its slot, however long that takes; who has not gone by then, `aclose` cuts.
+        self._stopping = asyncio.ensure_future(self._server.stop(DRAIN_MAX_S))
 
     async def aclose(self) -> None:
         """End; streams that are left are cut. May be called twice."""
         server, self._server = self._server, None
         if server is not None:
-            await server.stop(0.2)
+            await server.stop(LINGER_S)
             if self._stopping is not None:
                 await self._stopping
