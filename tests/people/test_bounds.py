@@ -19,7 +19,7 @@ AUTH = {"token_key": SECRET, "token_leeway_s": 0.0}
 
 @pytest.mark.parametrize("kind", ["direct", "hypercorn"])
 def test_publishing_past_the_rate(start_server: Callable[..., Server], kind: str, channel: str) -> None:
-    server = start_server(kind, auth=AUTH, limits={"publishes_per_s": 5})
+    server = start_server(kind, auth=AUTH, limits={"publishes_per_s": 2})
     eager, honest = token("eager"), token("honest")
     message = {"channel": channel, "data": 1, "ephemeral": True}
     with Http(server) as http:
