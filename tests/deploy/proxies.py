@@ -1,7 +1,7 @@
 """nginx, HAProxy and Caddy with the very configurations under deploy/.
 
-Only addresses, names and paths of certificates are others, and what each needs to run without root. With one server
-the line or address of the second is left out, as the documentation says.
+Only addresses, names and paths of certificates are others, what each needs to run without root, and how long it waits
+to hear of a server's health. With one server the line or address of the second is left out, as the documentation says.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ import pytest
 from tests.deploy.files import BACKEND, SECOND, deployed
 from tests.ports import free_port
 from tests.serving import WATCHDOG_S, Certificate, written
+
+STILL_S = 60
+"""Seconds for which a server may leave a question for its health without an answer: on a busy machine it stands still,
+and the only one that there is would not be asked for anything else any more."""
 
 
 def find(name: str) -> str | None:
@@ -110,7 +114,9 @@ def caddy(program: str, setting: Setting) -> list[str]:
     # Here it cannot get a certificate by itself, and must not listen on port 80.
     names = ", ".join(f"https://{name}:{setting.port}" for name in ("push.example.org", "localhost"))
     address = f"{names} {{\n    bind 127.0.0.1\n    tls {certificate.cert} {certificate.key}"
-    site = setting.read("Caddyfile", ("push.example.org {", address))
+    site = setting.read(
+        "Caddyfile", ("push.example.org {", address), ("health_timeout 2s", f"health_timeout {STILL_S}s")
+    )
     options = "{\n    admin off\n    auto_https disable_redirects\n    default_sni push.example.org\n}\n"
     (setting.folder / "Caddyfile").write_text(options + site)
     return [program, "run", "--adapter", "caddyfile", "--config", "Caddyfile"]
@@ -123,6 +129,7 @@ def haproxy(program: str, setting: Setting) -> list[str]:
     text = setting.read(
         "haproxy.cfg",
         ("bind :443", f"bind 127.0.0.1:{setting.port}"),
+        ("timeout connect 5s\n", f"timeout connect 5s\n    timeout check {STILL_S}s\n"),
         ("/etc/haproxy/push.example.org.pem", str(both)),
     )
     (setting.folder / "haproxy.cfg").write_text(text)
