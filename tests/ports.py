@@ -17,21 +17,20 @@ _NEXT = Path(tempfile.gettempdir()) / f"tellwire-tests-{os.getuid()}-next-port"
 """Which is next. One file for all processes of a user: a port that one is told of is told again after all others."""
 
 
-def free_port() -> int:
-    """Return a port of the loopback, TCP and UDP, that nobody has and that nobody else is told of."""
+def free_port(count: int = 1) -> int:
+    """Return a port of the loopback, TCP and UDP, that nobody has and that nobody else is told of.
+
+    With `count` it is the first of so many in a row.
+    """
     with _NEXT.open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         port = int(file.read() or _FIRST)
-        while not _is_free(port):
-            port = _after(port)
+        while port + count - 1 > _LAST or not all(map(_is_free, range(port, port + count))):
+            port = port + 1 if port < _LAST else _FIRST
         file.truncate(0)
-        file.write(str(_after(port)))
+        file.write(str(port + count if port + count <= _LAST else _FIRST))
     return port
-
-
-def _after(port: int) -> int:
-    return port + 1 if port < _LAST else _FIRST
 
 
 def _is_free(port: int) -> bool:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,8 +62,12 @@ class Staged:
 
     def kill_one(self) -> None:
         """End one of the workers; other tests may have left processes of their own."""
-        children = psutil.Process().children()
-        next(each for each in children if each.is_running() and str(self._script) in each.cmdline()).kill()
+        for child in psutil.Process().children():
+            with suppress(psutil.Error):  # it has ended
+                if str(self._script) in child.cmdline():
+                    child.kill()
+                    return
+        pytest.fail("there is no worker to kill")
 
     @property
     def starts(self) -> int:

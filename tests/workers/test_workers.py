@@ -39,6 +39,9 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 _prefixes = itertools.count()
 
+LET_IN_LATE = Refused, Closed, ConnectionResetError, BrokenPipeError
+"""What becomes of a connection that a server had let in just before it went away."""
+
 
 @pytest.fixture(scope="module")
 def shared(redis: RedisServer) -> Iterator[Server]:
@@ -71,7 +74,7 @@ def nodes(server: Server) -> list[dict[str, Any]]:
 def holding(server: Server, room: str) -> dict[str, int]:
     """Return the processes of the nodes that hold members of a room, by client."""
     with Http(server) as http:
-        pids = {node["node"]: node["pid"] for node in http.get("/v1/admin/nodes").json()["nodes"]}
+        pids = {node["node"]: node["pid"] for node in http.get("/v1/admin/nodes?timeout=10").json()["nodes"]}
         members = http.get(f"/v1/admin/presence?channel={room}").json()["members"]
         return {member["client"]: pids[member["node"]] for member in members}
 
@@ -166,7 +169,8 @@ def test_workers_share_the_port_of_grpc(start: Start) -> None:
 
 
 def test_members_of_a_killed_worker_leave_once(start: Start) -> None:
-    server = start(presence_grace_s=2.0)
+    # The others must not be taken for dead as well, when they stand still for a moment.
+    server = start(presence_grace_s=2.0, node_lease_s=5.0)
     with contextlib.ExitStack() as stack:
         wires = [stack.enter_context(WebSocket(server)) for _ in range(20)]
         clients = [wire.ask(type="connect", session=f"s{number}")["client"] for number, wire in enumerate(wires)]
@@ -229,15 +233,16 @@ def test_one_worker_is_replaced_when_it_is_drained(start: Start) -> None:
         is_there = True
         while is_there:
             # No connection is refused; one that was let in just before, and asks then, is told of it, or closed.
-            with contextlib.suppress(Refused, Closed), WebSocket(server) as wire:
+            with contextlib.suppress(*LET_IN_LATE), WebSocket(server) as wire:
                 assert wire.ask(type="ping")["type"] == "pong"
-            with contextlib.suppress(Closed):
+            with contextlib.suppress(*LET_IN_LATE):
                 is_there = before[0]["node"] in {node["node"] for node in nodes(server)}
         server.publish("news", "still here")
         told = [wire.read() for wire in wires]
         assert [push["type"] for push in told].count("message") >= len(wires) - leaving
         assert all(push["type"] == "message" or push["code"] == 1012 for push in told)
-    after = nodes(server)
+    while len(after := nodes(server)) < 2:
+        pass  # the next one is on its way
     assert [node["name"] for node in after] == [node["name"] for node in before]
     assert {node["node"] for node in after} & {node["node"] for node in before} == {before[1]["node"]}
     assert server.stop() == 0
@@ -257,10 +262,12 @@ def test_every_scrape_has_every_worker(shared: Server) -> None:
     for number in range(8):
         with Http(shared) as wire:  # to any worker
             wire.post("/v1/messages", {"channel": "scraped", "data": number})
-        with Http(shared) as http:
-            text = http.get("/metrics").body.decode()
-        totals = dict(re.findall(r'^tellwire_messages_published_total\{worker="(\d)"\} ([\d.]+)$', text, re.MULTILINE))
-        assert sorted(totals) == ["1", "2", "3"]
+        totals: dict[str, str] = {}
+        while sorted(totals) != ["1", "2", "3"]:  # one that stands still for a second is left out
+            with Http(shared) as http:
+                text = http.get("/metrics").body.decode()
+            found = re.findall(r'^tellwire_messages_published_total\{worker="(\d)"\} ([\d.]+)$', text, re.MULTILINE)
+            totals = dict(found)
         published = sum(map(float, totals.values()))
         assert number == 0 or published == before + 1
         before = published
@@ -291,7 +298,7 @@ def test_scrape_goes_without_a_worker_that_stands_still(start: Start) -> None:
 async def test_data_channels_are_held_by_workers_and_fed_by_the_broker(redis: RedisServer, start_server: Start) -> None:
     broker = f"{redis.url}?prefix=workers-{next(_prefixes)}"
     # The first worker takes this UDP port, the second the one behind it.
-    rtc = {"rtc": True, "rtc_port": free_port()}
+    rtc = {"rtc": True, "rtc_port": free_port(2)}
     server = start_server("workers", server={"workers": 2, "broker": broker}, rtc=rtc)
     url = f"http://127.0.0.1:{server.port}"
     async with contextlib.AsyncExitStack() as stack:
@@ -314,4 +321,8 @@ def end_at_another_worker(server: Server) -> None:
         holder = offered.get("/v1/admin/stats").json()["node"]
         others = (stack.enter_context(Http(server)) for _ in range(100))  # the kernel chooses whose they are
         other = next(http for http in others if http.get("/v1/admin/stats").json()["node"] != holder)
-        assert [http.request("DELETE", location).status for http in (other, offered)] == [200, 404]
+        answers = [other.request("DELETE", location).status]
+        while answers[-1] == 503:  # the holder has not answered in time, and may have done it nevertheless
+            answers.append(other.request("DELETE", location).status)
+        assert answers[-1] == 200 or (len(answers) > 1 and answers[-1] == 404)
+        assert offered.request("DELETE", location).status == 404
