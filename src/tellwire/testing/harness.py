@@ -14,7 +14,7 @@ from tellwire.names import Namespaces
 
 P = ParamSpec("P")
 
-WATCHDOG_S = 60
+WATCHDOG_S = 240
 """Seconds after which a test that hangs is given up; no test measures a time."""
 
 
