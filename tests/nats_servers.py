@@ -83,6 +83,12 @@ class NatsServer:
             found: dict[str, Any] = json.loads(answer.read() or b"{}")
             return found
 
+    @property
+    def version(self) -> tuple[int, ...]:
+        """Its version; it has to be there."""
+        told = str(self.monitor("/varz")["version"])
+        return tuple(int(part) for part in told.partition("-")[0].split("."))
+
     def kill(self) -> None:
         """End it with SIGKILL."""
         process = self._process
@@ -124,7 +130,7 @@ class Refusal(NamedTuple):
 
 
 NO_PEERS = Refusal(400, 10005, "no suitable peers for placement, peer offline")
-# As nats-server 2.12 and 2.15 have them, which 2.9 has not.
+# As nats-server has them from 2.11 on.
 IN_THE_WAY = Refusal(400, 10164, "wrong last sequence")
 SAME_ID = Refusal(409, 10158, "duplicate message id is in process")
 OVERRUN = Refusal(429, 10167, "too many requests", "429 Too Many Requests")

@@ -33,8 +33,8 @@ _FIRST_PATIENCE_S = 1.0
 """Seconds without an answer after which an operation is sent again; doubled each time."""
 
 _WRONG_LAST_SEQUENCE = 10071
-_UNDER_WAY = frozenset({10158, 10164})
-"""Codes with which a cluster of nats-server 2.12 refuses what another message stands in the way of, until it is known
+_UNDER_WAY = frozenset({10158, 10163, 10164})
+"""Codes with which a cluster of nats-server 2.11 refuses what another message stands in the way of, until it is known
 whether that one gets in: one of the same name, or one on the same subject where a condition is to be met."""
 _AGAIN = frozenset({429, 503})
 """Statuses of what a leader that is overrun, or was just chosen, did not take."""
