@@ -32,8 +32,9 @@ def test_server_keeps_its_log_within_the_unit(tmp_path: Path) -> None:
         if not line and process.wait(WATCHDOG_S) == CANNOT:
             pytest.skip("this system has no libseccomp, or its kernel no PR_SET_MDWE")
         url = f"http://127.0.0.1:{line.split()[0]}"
-        assert httpx.post(f"{url}/v1/messages", json={"channel": "news", "data": 1}).is_success
-        page = httpx.get(f"{url}/v1/messages?channel=news&since=earliest").json()
+        with httpx.Client(base_url=url, timeout=WATCHDOG_S) as http:
+            assert http.post("/v1/messages", json={"channel": "news", "data": 1}).is_success
+            page = http.get("/v1/messages?channel=news&since=earliest").json()
         assert [message["data"] for message in page["messages"]] == [1]
         process.terminate()
         assert process.wait(WATCHDOG_S) == 0
