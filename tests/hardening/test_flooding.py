@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from operator import methodcaller
 
 import pytest
 
+from tests.hardening.punctual import in_time
 from tests.readers import LineReader, target
 from tests.serving import Server
 from tests.wires import TEXT, Http, WebSocket, write_frame
@@ -147,9 +149,9 @@ def test_peer_is_not_held_to_deadlines_for_what_the_server_does_not_read(
 ) -> None:
     server = start_server(limits={"head_s": 1.5})
     server.publish_all([{"channel": channel, "data": "x" * 60_000}] * 30)
-    with Http(server, receive_buffer=4096) as http:
-        path = target("/v1/messages", (channel,), {"since": "earliest", "limit": 10_000})
-        request = f"GET {path} HTTP/1.1\r\nHost: {http.host}\r\n\r\n".encode()
+    path = target("/v1/messages", (channel,), {"since": "earliest", "limit": 10_000})
+    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+    with in_time(1.5, lambda: Http(server, receive_buffer=4096), methodcaller("send", request)) as http:
         # It goes on for half a second in which nothing is taken: all in all, until the deadline is past.
         for _ in range(5):
             http.send_while_taken(request, 40 * MEGABYTE)
