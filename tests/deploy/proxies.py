@@ -111,8 +111,8 @@ def nginx_before(program: str, folder: Path, site: str) -> Iterator[int]:
 def caddy(program: str, setting: Setting) -> list[str]:
     """Write Caddy's file; return its command line."""
     certificate = setting.certificate
-    # Here it is not to ask anybody for a certificate, to listen on port 80, or to have the machine trust one of its own,
-    # which it does as root: every other program's list of authorities would be written anew meanwhile.
+    # Here it is not to ask anybody for a certificate, to listen on port 80, or to have the machine trust one of its
+    # own, which it does as root: the list of all authorities would be written anew while other programs read it.
     names = ", ".join(f"https://{name}:{setting.port}" for name in ("push.example.org", "localhost"))
     address = f"{names} {{\n    bind 127.0.0.1\n    tls {certificate.cert} {certificate.key}"
     site = setting.read(
