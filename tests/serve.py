@@ -71,6 +71,7 @@ def run_direct(settings: Settings, hooks: Hooks | None) -> None:
         ws=websocket,
         log_config=None,
         access_log=False,
+        timeout_keep_alive=settings.limits.idle_s,  # type: ignore[arg-type]  # a whole number says uvicorn; any will do
         timeout_graceful_shutdown=5,
     )
     server = TellwireServer(config, node, lambda url: announce(url, *([] if grpc is None else [grpc.url])), grpc=grpc)
