@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from tests.wires import WATCHDOG_S, At
 
@@ -96,7 +96,7 @@ class Bystanders:
                 await socket.send(json.dumps({"type": "subscribe", "ref": 1, "channel": self._channel}))
                 while json.loads(await socket.recv())["type"] != "subscribed":
                     pass
-            except (OSError, ConnectionClosed):
+            except (OSError, ConnectionClosed, InvalidHandshake):
                 await asyncio.sleep(0.05)
             else:
                 self._there[node] += 1

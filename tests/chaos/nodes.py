@@ -35,7 +35,8 @@ class Nodes:
 
     def __init__(self, urls: Sequence[str], **limits: Any) -> None:
         self._urls = urls
-        self._limits = {"drain_s": 0.1, **limits}
+        # Hundreds who come at once may take longer for their requests than a server waits for them otherwise.
+        self._limits = {"drain_s": 0.1, "head_s": WATCHDOG_S, "connect_s": WATCHDOG_S, **limits}
         self.servers = [self._start(url, free_port()) for url in urls]
         self.addresses = [At(server.port) for server in self.servers]
 
