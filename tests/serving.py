@@ -38,7 +38,7 @@ WATCHDOG_S = 60
 
 
 PATIENT_S = 600.0
-"""A heartbeat for servers that are to keep readers who stand still, however long that is on this machine."""
+"""A heartbeat, or a limit, for servers that are to keep who stands still, however long that is on this machine."""
 
 
 class Certificate(NamedTuple):

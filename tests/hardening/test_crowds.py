@@ -38,6 +38,7 @@ def watched(**settings: Any) -> Iterator[WatchedServer]:
         "drain_s": 0.1,
         "presence_grace_s": 0.1,
         "heartbeat_s": PATIENT_S,
+        "idle_s": PATIENT_S,
         **settings.get("limits", {}),
     }
     server = WatchedServer(**settings)
