@@ -177,7 +177,7 @@ def model_server(request: pytest.FixtureRequest, start_server: Callable[..., Ser
         kind,
         server={"broker": BROKERS[broker](tmp_path)},
         namespaces=NAMESPACES,
-        limits={"tail_max_bytes": 400_000, "read_bite_bytes": 20_000, "heartbeat_s": 3600},
+        limits={"tail_max_bytes": 400_000, "read_bite_bytes": 20_000, "heartbeat_s": 3600, "idle_s": 3600},
     )
 
 

@@ -57,7 +57,7 @@ def start(redis: RedisServer, start_server: Start) -> Start:
 
     def start(workers: int = 3, *, grpc_port: int | None = None, **limits: Any) -> Server:
         broker = f"{redis.url}?prefix=workers-{next(_prefixes)}"
-        limits = {"presence_grace_s": 0.2, "node_lease_s": 3.0, **limits}
+        limits = {"presence_grace_s": 0.2, "node_lease_s": 60.0, **limits}
         where = {"workers": workers, "broker": broker, "grpc_port": grpc_port}
         return start_server("workers", server=where, limits=limits)
 
