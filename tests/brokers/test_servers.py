@@ -65,7 +65,7 @@ def publish(server: Server, channel: str, data: int) -> None:
 
 @pytest.fixture
 def servers(store: Store, start_server: Callable[..., Server]) -> tuple[Server, Server]:
-    settings = {"server": {"broker": store.url}, "limits": {"presence_grace_s": 0.2, "node_lease_s": 3.0}}
+    settings = {"server": {"broker": store.url}, "limits": {"presence_grace_s": 0.2, "node_lease_s": 5.0}}
     return start_server(**settings), start_server(**settings)
 
 
