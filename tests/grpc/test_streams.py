@@ -141,7 +141,10 @@ def test_reader_that_goes_away_is_let_go(calls: Caller, grpc_server: Server, cha
 def test_reader_that_does_not_read_costs_no_memory_and_misses_nothing(
     start_grpc: Callable[..., Server], channel: str
 ) -> None:
-    server = start_grpc(namespaces=[{"name": "default", "history_messages": 100_000, "message_max_bytes": 65_536}])
+    server = start_grpc(
+        namespaces=[{"name": "default", "history_messages": 100_000, "message_max_bytes": 65_536}],
+        limits={"heartbeat_s": 600.0},  # who sleeps through two of them is cut
+    )
     # The window of the client is what may be on its way to it, and in no other place.
     window: dict[str, Any] = {"grpc.http2.lookahead_bytes": 65_535, "grpc.http2.bdp_probe": 0}
     count, text = 800, "x" * 20_000
