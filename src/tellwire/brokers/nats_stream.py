@@ -58,7 +58,16 @@ class _Consumer(msgspec.Struct):
     delivered: _Delivered = msgspec.field(default_factory=_Delivered)
 
 
+class _Message(msgspec.Struct):
+    seq: int
+
+
+class _Found(msgspec.Struct):
+    message: _Message
+
+
 _consumers = msgspec.json.Decoder(_Consumer)
+_founds = msgspec.json.Decoder(_Found)
 
 
 class NatsStream(NatsOperations):
@@ -182,7 +191,10 @@ class NatsStream(NatsOperations):
                 self.abandon("the feed lost a message")
             elif not self._caught.is_set() and self._at_end:
                 self._patience -= 1
-                self._catch_up()
+                if self._patience == 0 and self.applied < self._target and await self._has_more(client):
+                    self.abandon("the server that feeds the stream lags behind the others")
+                else:
+                    self._catch_up()
             return
         parts = message.reply.split(".")
         seq, consumed, stamp, pending = (int(part) for part in parts[-4 if len(parts) == 9 else 7 :][:4])
@@ -203,6 +215,17 @@ class NatsStream(NatsOperations):
                 self._catch_up()
         else:
             self._fed_up_to()
+
+    async def _has_more(self, client: Client) -> bool:
+        """Tell whether the stream's leader has what is not fed; nothing is known where it does not answer."""
+        wanted = {"seq": self.applied + 1, "next_by_subj": ">"}
+        try:
+            found = _founds.decode(await ask(client, self.place, f"STREAM.MSG.GET.{self.name}", **wanted))
+        except Refused:
+            return False
+        except Unavailable:
+            return True
+        return found.message.seq <= self._target
 
     def _catch_up(self) -> None:
         if self.applied < self._target and self._patience > 0:
