@@ -53,9 +53,10 @@ async def test_nats_leader_killed_loses_nothing(cluster: list[NatsServer]) -> No
     async with opened(one, *CHANNELS) as first, opened(two, *CHANNELS) as second:
         publishers = Publishers([first, second], 40)
         await publishers.until(0.3)
-        # nats-server 2.9 loses now and then what its leader is about to acknowledge when it is killed, or lets its
-        # replicas differ in that; nothing that is done here could mend it.
-        await publishers.hold()
+        if cluster[0].version < (2, 10):
+            # It loses now and then what its leader is about to acknowledge when it is killed, or lets its replicas
+            # differ in that; nothing that is done here could mend it.
+            await publishers.hold()
         leader = await leader_of(cluster, LOG)
         leader.kill()
         publishers.go_on()
