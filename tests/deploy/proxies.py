@@ -130,7 +130,7 @@ def haproxy(program: str, setting: Setting) -> list[str]:
     text = setting.read(
         "haproxy.cfg",
         ("bind :443", f"bind 127.0.0.1:{setting.port}"),
-        ("timeout connect 5s\n", f"timeout connect 5s\n    timeout check {STILL_S}s\n"),
+        ("timeout check   5s", f"timeout check   {STILL_S}s"),
         ("/etc/haproxy/push.example.org.pem", str(both)),
     )
     (setting.folder / "haproxy.cfg").write_text(text)
