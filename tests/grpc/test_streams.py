@@ -170,6 +170,21 @@ def test_reader_that_does_not_read_costs_no_memory_and_misses_nothing(
         awake.cancel()
 
 
+def test_reader_that_slept_for_too_long_is_told_when_it_wakes_up(
+    start_grpc: Callable[..., Server], channel: str
+) -> None:
+    server = start_grpc(limits={"heartbeat_s": 0.4})
+    window: dict[str, Any] = {"grpc.http2.lookahead_bytes": 65_535, "grpc.http2.bdp_probe": 0}
+    with call(server, **window) as calls:
+        stream = calls.subscribe(channel)
+        stream.read_kind("connected")
+        with call(server) as publisher:
+            publisher.upload(pb.PublishRequest(channel=channel, data=json_data("x" * 20_000)) for _ in range(100))
+        while open_connections(server):
+            pass
+        assert stream.status() is grpc.StatusCode.UNAVAILABLE
+
+
 def test_token_that_expires_in_mid_stream_ends_it(guarded_grpc: Server, channel: str) -> None:
     for ending in endings(seconds=1.0):
         with ending as text, contextlib.ExitStack() as entering:

@@ -44,6 +44,7 @@ class StreamDoor:
         self._end: tuple[CloseCode, str] | None = None
         self._cut_later: asyncio.TimerHandle | None = None
         self._serving: asyncio.Task[None] | None = None
+        self._is_cut = False
         self.is_writing = False
         self.hears_more = False
         """Whether the peer said something while it was being answered: one that waits for the answer could not."""
@@ -79,8 +80,9 @@ class StreamDoor:
             self._cut_later = asyncio.get_running_loop().call_later(FAREWELL_S, self._cut)
 
     def _cut(self) -> None:
-        """End without a word: gRPC waits for a peer that takes nothing."""
+        """End what is being sent: gRPC waits for a peer that takes nothing. The status comes behind what it takes."""
         if self._serving is not None:
+            self._is_cut = True
             self._serving.cancel()
 
     def make_room(self, exc: TooManyConnections) -> None:
@@ -93,9 +95,14 @@ class StreamDoor:
 
     async def serve(self) -> None:
         """Send until the peer goes away or the stream is closed; then end the call."""
-        self._serving = asyncio.current_task()
+        self._serving = serving = asyncio.current_task()
         try:
             await self._write()
+        except asyncio.CancelledError:
+            if not self._is_cut or serving is None:
+                raise
+            # gRPC resets nothing where a call ends so: a peer that wakes up would wait for ever.
+            serving.uncancel()
         finally:
             self._serving = None
             if self._cut_later is not None:
