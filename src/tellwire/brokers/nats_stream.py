@@ -365,7 +365,7 @@ class NatsStream(NatsOperations):
             caught.cancel()
             lost.cancel()
         if self._lost.is_set():
-            raise Unavailable(f"{self.place} cannot be used: {self._why}")
+            raise NotYet(f"{self.place} cannot be used: {self._why}")
 
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
