@@ -93,3 +93,18 @@ async def test_faulty_broker_loses_its_log() -> None:
         read = await read_to_head(broker, ["a"], place)
         assert read.messages == []
         assert [gap.reason for gap in read.gaps] == ["epoch"]
+
+
+def test_loop_of_a_test_ends_where_a_connection_is_left_open() -> None:
+    pytest.importorskip("uvloop")
+    left: list[object] = []
+
+    @on_loop
+    async def leave() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+        left.append(await loop.create_connection(asyncio.Protocol, *server.sockets[0].getsockname()))
+        server.close()
+
+    with pytest.warns(ResourceWarning, match="TCPTransport"):
+        leave()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import warnings
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, ParamSpec, Protocol
@@ -101,8 +102,14 @@ def on_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
             async with asyncio.timeout(WATCHDOG_S):
                 await test(*args, **kwargs)
 
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner = asyncio.Runner(loop_factory=_loop_factory())
+        try:
             runner.run(watched())
+        finally:
+            # uvloop closes no transport that was left open where its warning is an error, and waits for it for ever.
+            with warnings.catch_warnings():
+                warnings.simplefilter("always", ResourceWarning)
+                runner.close()
 
     return run
 
