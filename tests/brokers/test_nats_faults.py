@@ -23,7 +23,7 @@ from tellwire.names import Namespaces
 from tellwire.testing.bounds import bounds
 from tellwire.testing.harness import Clock, Collected, Opened, on_loop, opened, placed, publish, read_to_head
 from tests.nats_servers import FeedCable, NatsServer, nats_server, needs_nats
-from tests.publishers import CHANNELS, Publishers, Watched, check, told
+from tests.publishers import CHANNELS, Publishers, Watched, check, insist, say, told
 from tests.redis_servers import Cable
 
 pytestmark = needs_nats
@@ -86,12 +86,7 @@ async def give_away(server: NatsServer, cable: Cable, far: Broker, count: int) -
 async def hear(broker: Broker) -> None:
     """Wait until a node was fed all that was appended before."""
     assert isinstance(broker, NatsBroker)
-    while True:
-        try:
-            await broker.level()
-        except Unavailable:
-            continue
-        return
+    await insist(broker.level)
 
 
 @on_loop
@@ -298,13 +293,8 @@ async def test_nats_standing_still_fails_publishes_for_good(server: NatsServer) 
         server.go_on()
         assert {type(failure) for failure in failed} == {Unavailable}
         assert isinstance(server_silent[1], Unavailable)
-        while True:
-            try:
-                again = await asyncio.gather(*(one.append(draft) for draft in drafts if draft.id))
-                break
-            except Unavailable:
-                continue
-        assert len({answer.position for answer in again}) == 10
+        again = await asyncio.gather(*(say(one, draft) for draft in drafts if draft.id))
+        assert len(set(again)) == 10
         await hear(one)
         await hear(two)
         log = (await read_to_head(one, CHANNELS)).messages
