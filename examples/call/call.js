@@ -48,6 +48,7 @@ $("bar").addEventListener("submit", async (event) => {
   }
   $("join").disabled = false;
 });
+$("join").disabled = false; // now that pressing it does something: pages come before their scripts
 
 $("mute").addEventListener("click", () => {
   const tracks = room.local.get("camera")?.getAudioTracks() ?? [];

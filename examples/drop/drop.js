@@ -38,6 +38,7 @@ $("file").addEventListener("change", () => {
   send([...$("file").files]);
   $("file").value = ""; // so that the same file can be chosen once more
 });
+$("file").disabled = false; // now that choosing does something: pages come before their scripts
 for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
   $("zone").addEventListener(kind, (event) => {
     event.preventDefault();

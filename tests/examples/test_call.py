@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.application.hosting import Host
 from tests.examples.conftest import check_layout
@@ -53,3 +53,20 @@ def test_two_see_each_other_and_a_screen(pages: Host, open_page: Callable[[], Pa
     expect(ann.locator("figure")).to_have_count(1)
     expect(bob.locator("figure")).to_have_count(0)
     expect(ann.locator("#state")).to_have_text("nobody else is here yet")
+
+
+def test_nothing_is_lost_by_joining_too_early(pages: Host, open_page: Callable[[], Page]) -> None:
+    page = open_page()
+    held: list[Route] = []
+    page.route("**/client/room/room.js", lambda route: held.append(route))
+    with page.expect_request("**/client/room/room.js"):
+        page.goto(f"{pages.url}/call/")
+    page.get_by_label("Name").fill("Ann")
+    page.get_by_label("Name").press("Enter")
+    expect(page.get_by_role("button", name="Join")).to_be_disabled()
+    assert page.url == f"{pages.url}/call/"
+    for each in held:
+        each.continue_()
+    page.get_by_role("button", name="Join").click()
+    expect(page.get_by_role("button", name="Leave")).to_be_visible()
+    expect(page.get_by_label("Name")).to_have_value("Ann")
