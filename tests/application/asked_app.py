@@ -17,7 +17,7 @@ from starlette.routing import Mount, Route
 
 from tellwire import Client, ConnectRequest, Disconnected, Forbidden, Grants, Identity, Occupancy, Publishing, Tellwire
 
-tellwire = Tellwire(hook_timeout_s=0.3, page=True)
+tellwire = Tellwire(hook_timeout_s=1.0, page=True)
 asked: list[Any] = []
 numbers = itertools.count()
 

@@ -70,7 +70,7 @@ def test_every_transport_is_measured(server: Server) -> None:
 
 def test_long_polling_beats_a_websocket_that_is_blocked(server: Server) -> None:
     path = Path(no_websocket=True, buffering_proxy=True)
-    found = compare(f"http://127.0.0.1:{server.port}", "longpoll", "sse", "websocket", path=path, patience_s=4)
+    found = compare(f"http://127.0.0.1:{server.port}", "longpoll", "sse", "websocket", path=path, patience_s=10)
     wires = found["transports"]
     assert {key: wire["status"] for key, wire in wires.items()} == {
         "longpoll": "measured",
