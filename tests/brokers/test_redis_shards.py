@@ -124,6 +124,22 @@ async def test_shards_have_one_order_on_every_node(cluster: list[RedisServer]) -
 
 
 @on_loop
+async def test_cluster_is_found_by_whichever_of_its_servers_knows_it(
+    cluster: list[RedisServer], server: RedisServer
+) -> None:
+    others = f"127.0.0.1:1,127.0.0.1:{server.port}"
+    place = new_log(f"redis+cluster://{others},127.0.0.1:{cluster[2].port}?shards=3")
+    async with opened(RedisShards(place), *CHANNELS) as (broker, _):
+        for channel in CHANNELS:
+            await publish(broker, channel)
+    with pytest.raises(Unavailable) as caught:
+        async with opened(RedisShards(new_log(f"redis+cluster://{others}?shards=3"))):
+            pass
+    for why in ("127.0.0.1:1: ", "refused", f"127.0.0.1:{server.port}: ", "cluster support disabled"):
+        assert why in str(caught.value)
+
+
+@on_loop
 async def test_shards_wait_for_one_that_stands_still_and_lose_nothing(cluster: list[RedisServer]) -> None:
     place = new_log(cluster_url(cluster, options="&timeout=1"))
     async with (

@@ -2,23 +2,22 @@
 
 redis-py has a connection for commands and another one for what is published; which of two things came first cannot be
 told there. Over RESP3 (Redis 6) both come on one connection, in order, and that order is what the broker's feed stands
-on. So this is an asyncio protocol around hiredis, and redis-py is used to ask the Sentinels, or a
-Cluster where a key is.
+on. So this is an asyncio protocol around hiredis. It asks a Cluster, too, where a key is; the Sentinels are asked by
+redis-py.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import Callable
 from typing import Any, cast
 
 import hiredis
-from redis.asyncio.cluster import ClusterNode, RedisCluster
-from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisClusterException, RedisError
+from redis.crc import key_slot
+from redis.exceptions import RedisError
 
 from tellwire.brokers.redis_url import RedisPlace
 from tellwire.errors import Unavailable
@@ -164,33 +163,48 @@ async def dial(
     link: Link | None = None
     try:
         async with asyncio.timeout(place.timeout_s):
-            host, port = await _find(place)
-            loop = asyncio.get_running_loop()
-            tls = place.tls_context()
-            _, link = await loop.create_connection(
-                lambda: Link(on_push, on_lost, place.timeout_s),
-                host,
-                port,
-                ssl=tls,
-                server_hostname=host if tls is not None else None,
-            )
-            login: list[str] = []
-            if place.password is not None:
-                login = ["AUTH", place.username or "default", place.password]
-            await link.ask("HELLO", "3", *login, "SETNAME", "tellwire")
+            link = await _open(place, await _find(place), on_push, on_lost)
             if place.db:
                 await link.ask("SELECT", place.db)
             link.id = await link.ask("CLIENT", "ID")
             return link
-    except (TimeoutError, OSError, Lost, hiredis.HiredisError, RedisError, RedisClusterException) as exc:
+    except (TimeoutError, OSError, Lost, hiredis.HiredisError, RedisError) as exc:
         if link is not None:
             link.abort("it could not be used")
-        why = "it did not answer in time" if isinstance(exc, TimeoutError) and not str(exc) else str(exc)
-        raise Unavailable(f"{place} cannot be reached: {why}") from exc
+        raise Unavailable(f"{place} cannot be reached: {_reason(exc)}") from exc
     except BaseException:
         if link is not None:
             link.abort("nobody waits for it any more")
         raise
+
+
+async def _open(
+    place: RedisPlace,
+    address: tuple[str, int],
+    on_push: Callable[[bytes, bytes], None],
+    on_lost: Callable[[Link, str], None],
+) -> Link:
+    """Connect to one server and say hello."""
+    tls = place.tls_context()
+    _, link = await asyncio.get_running_loop().create_connection(
+        lambda: Link(on_push, on_lost, place.timeout_s),
+        *address,
+        ssl=tls,
+        server_hostname=address[0] if tls is not None else None,
+    )
+    login: list[str] = []
+    if place.password is not None:
+        login = ["AUTH", place.username or "default", place.password]
+    try:
+        await link.ask("HELLO", "3", *login, "SETNAME", "tellwire")
+    except BaseException:
+        link.abort("it could not be used")
+        raise
+    return link
+
+
+def _reason(exc: BaseException) -> str:
+    return "it did not answer in time" if isinstance(exc, TimeoutError) and not str(exc) else str(exc)
 
 
 async def _find(place: RedisPlace) -> tuple[str, int]:
@@ -200,26 +214,33 @@ async def _find(place: RedisPlace) -> tuple[str, int]:
 
 
 async def _ask_cluster(place: RedisPlace) -> tuple[str, int]:
-    """Return the address of the master that has a place's keys."""
-    cluster = RedisCluster(
-        startup_nodes=[ClusterNode(host, port) for host, port in place.hosts],
-        require_full_coverage=False,
-        username=place.username,
-        password=place.password,
-        socket_timeout=place.timeout_s / 2,
-        socket_connect_timeout=place.timeout_s / 2,
-        retry=Retry(NoBackoff(), 0),  # the session tries again by itself
-        ssl=place.tls,
-        ssl_ca_certs=place.ca,
-    )
+    """Return the address of the master that has a place's keys, by the first of its hosts that knows one.
+
+    Each time another one is asked first: one that is cut off from the others names masters that are none any more.
+    """
+    slot = key_slot(f"{{{place.tag}}}".encode())
+    whys = []
+    for host, port in random.sample(place.hosts, len(place.hosts)):
+        try:
+            async with asyncio.timeout(place.timeout_s / 2):
+                ranges = await _slots(place, (host, port))
+        except (TimeoutError, OSError, Lost, hiredis.HiredisError) as exc:
+            whys.append(f"{host}:{port}: {_reason(exc)}")
+            continue
+        for first, last, (at, on, *_), *_ in ranges:
+            if first <= slot <= last:
+                return (at.decode() if at else host), on  # one that does not know its name was reached by this
+        whys.append(f"{host}:{port}: no master has the slot of {place.tag!r}")
+    raise Lost("; ".join(whys))
+
+
+async def _slots(place: RedisPlace, address: tuple[str, int]) -> list[Any]:
+    """Return what one server of a Cluster says of who has which slots: (first, last, (host, port, …), …) each."""
+    link = await _open(place, address, lambda _channel, _payload: None, lambda _link, _why: None)
     try:
-        await cluster.initialize()
-        node = cluster.get_node_from_key(f"{{{place.tag}}}")
-        if node is None:
-            raise RedisClusterException(f"no master has the slot of {place.tag!r}")
-        return str(node.host), int(node.port)
+        return cast(list[Any], await link.ask("CLUSTER", "SLOTS"))
     finally:
-        await cluster.aclose()
+        link.abort("what it was made for is done")
 
 
 async def _ask_sentinels(place: RedisPlace) -> tuple[str, int]:
