@@ -19,7 +19,7 @@ help:
 	@echo "make bench      measure against other servers, into bench/results/"
 	@echo "make docs       write the generated pages of docs/reference/"
 	@echo "make proto      write the stubs of spec/tellwire.proto"
-	@echo "make soak       the tests that take minutes"
+	@echo "make soak       the tests that take minutes, and other examples of the properties than make test has"
 	@echo "make autobahn   the Autobahn test suite against our WebSocket code (needs a Python 2.7)"
 	@echo "make clean      remove what these made"
 
@@ -51,7 +51,7 @@ proto: $(DEV)
 		--mypy_out=quiet:src --mypy_grpc_out=quiet:src tellwire/protocol/proto/tellwire.proto
 
 soak: $(DEV) system-packages $(NODE)
-	$(PY) -m pytest -m soak $(ARGS)
+	$(PY) -m pytest -m "soak or hypothesis" --hypothesis-profile=searching $(ARGS)
 
 autobahn: $(DEV)
 	$(PY) tests/autobahn/run.py $(ARGS)
