@@ -7,6 +7,7 @@ connections. It carries no code of the real server.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -37,7 +38,8 @@ class FakeServer(httpx.AsyncBaseTransport):
         self.blocked: dict[str, Block] = {}
         """Transports that are not let through: how."""
         self.answer: Callable[[str, dict[str, Any]], Any] = lambda what, fields: None
-        """Makes the answer to a request (a response) or command (a reply, or a close code), in place of the usual."""
+        """Makes the answer to a request (a response, now or later) or command (a reply, or a close code), in place of
+        the usual."""
         self.heartbeat_s = 25.0
         self.latency_s = 0.0
         """How long a WebSocket's frames are under way."""
@@ -91,7 +93,7 @@ class FakeServer(httpx.AsyncBaseTransport):
         body = msgspec.json.decode(await request.aread()) if request.method == "POST" else None
         made = self.answer(f"{request.method} {path}", {"query": query, "headers": request.headers, "body": body})
         if made is not None:
-            response: httpx.Response = made
+            response: httpx.Response = await made if inspect.isawaitable(made) else made
             return response
         if path == "/v1/messages" and body is not None:
             queue = FakeQueue(self, keeps_order=True)

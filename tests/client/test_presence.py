@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 
 from tellwire.client import Presence, TransportName
 from tellwire.client.messages import ORDER
 from tellwire.errors import Forbidden
 from tests.client import virtual_time
-from tests.client.fake_server import problem
+from tests.client.fake_server import FakeServer, problem
 from tests.client.proxy import Proxy
 from tests.client.test_network import client_over, run, until
 from tests.client.world import World
@@ -156,3 +157,82 @@ def test_listener_that_fails_stops_nothing() -> None:
 
     virtual_time.run(test)
     assert {type(each) for each in seen} == {ZeroDivisionError}
+
+
+@pytest.mark.parametrize("name", ORDER[1:])
+def test_what_is_said_from_the_entry_on_is_not_missed_whatever_else_is_read_meanwhile(name: TransportName) -> None:
+    async def test() -> None:
+        async with World((name,)) as world:
+            server, told = world.server, asyncio.Event()
+            since: list[str | None] = []
+
+            async def entered() -> httpx.Response:
+                await told.wait()
+                return there(server)
+
+            def answer(what: str, fields: dict[str, Any]) -> Any:
+                if what == "POST /v1/presence":
+                    return entered()
+                if fields.get("query", {}).get("presence") == "enter":
+                    since.append(fields["query"].get("since"))
+                return None
+
+            server.answer = answer
+            had = world.collect("other")
+            await asyncio.sleep(1)
+            entering = asyncio.create_task(world.client.presence("a").enter())
+            await asyncio.sleep(1)
+            before = server.log.cursor
+            server.publish("other", 1)
+            await asyncio.sleep(5)
+            assert had == [1]
+            told.set()
+            await entering
+            await asyncio.sleep(1)
+            assert since[0] == before
+
+    virtual_time.run(test)
+
+
+@pytest.mark.parametrize("name", ["longpoll", "poll"])
+def test_what_is_said_in_one_channel_is_not_missed_while_another_is_entered(name: TransportName) -> None:
+    async def test() -> None:
+        async with World((name,)) as world:
+            server, looked, read = world.server, asyncio.Event(), asyncio.Event()
+            signal = {"type": "signal", "channel": "b", "from": "X", "event": "message", "data": "psst", "seq": 1}
+
+            async def look() -> httpx.Response:
+                await looked.wait()
+                return there(server)
+
+            async def page() -> httpx.Response:
+                await read.wait()
+                return httpx.Response(200, json={"messages": [signal], "cursor": server.log.cursor, "gap": None})
+
+            def answer(what: str, fields: dict[str, Any]) -> Any:
+                query = fields.get("query", {})
+                if what == "GET /v1/presence" and query.get("channel") == "a":
+                    return look()
+                if what.endswith("/v1/presence"):
+                    return there(server)
+                is_first = query.get("presence") == "enter" and query["since"].endswith(".0")
+                return page() if is_first else None
+
+            server.answer = answer
+            signals = world.client.signals()
+            entering = asyncio.create_task(world.client.presence("a").enter())
+            await world.client.presence("b").enter()
+            await asyncio.sleep(1)
+            server.publish("b", "what is said has a place of its own")
+            looked.set()
+            await entering
+            read.set()
+            async with asyncio.timeout(60):
+                assert (await anext(signals)).data == "psst"
+
+    virtual_time.run(test)
+
+
+def there(server: FakeServer) -> httpx.Response:
+    """Answer that nobody is there."""
+    return httpx.Response(200, json={"channel": "a", "client": "c1", "members": [], "cursor": server.log.cursor})

@@ -57,6 +57,14 @@ export function closed(closeCode, reason, retryAfterMs) {
 }
 
 /**
+ * The error that the server put in a reply, a push or one of many answers.
+ * @param {{code: string, message: string, head?: string, retry_after_ms?: number}} error
+ */
+export function told({ code, message, head, retry_after_ms }) {
+  return new TellwireError(code, message, { head, retryAfterMs: retry_after_ms });
+}
+
+/**
  * The error that an HTTP answer stands for: problem+json (RFC 9457), or what a proxy made up.
  * @param {Response} response
  */

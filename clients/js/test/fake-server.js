@@ -368,7 +368,7 @@ export function json(body, status = 200) {
   return new Response(JSON.stringify(body), { status, headers: { "Content-Type": "application/json" } });
 }
 
-function deferred() {
+export function deferred() {
   let resolve = /** @type {() => void} */ (() => {});
   let reject = /** @type {(error: Error) => void} */ (() => {});
   const promise = /** @type {Promise<void>} */ (new Promise((yes, no) => ([resolve, reject] = [yes, no])));

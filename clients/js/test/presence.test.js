@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Presence } from "../src/presence.js";
-import { json } from "./fake-server.js";
-import { world } from "./world.js";
+import { deferred, json } from "./fake-server.js";
+import { collect, world } from "./world.js";
 
 const ann = { client: "A", user: "ann" };
 const bob = { client: "B", user: "bob", state: 1 };
@@ -174,4 +174,61 @@ test("requests that want the same of presence are one, and others go apart", asy
   client.close();
   await clock.advance(0);
   assert.equal(server.connections.size, 0);
+});
+
+test("what is said from one's entry on is not missed, whatever else is read before one knows of it", async () => {
+  for (const transport of /** @type {const} */ (["sse", "longpoll", "poll"])) {
+    const { clock, server, client } = world([transport]);
+    const had = collect(client, "other");
+    await clock.advance(0);
+    const told = deferred();
+    /** @type {(string | null)[]} */
+    const since = [];
+    server.answer = (what, { query }) => {
+      if (what === "GET /v1/presence") return json(reply([], server.head));
+      if (what === "POST /v1/presence") return told.promise.then(() => json(reply([], server.head)));
+      if (query?.get("presence") === "enter") since.push(query.get("since"));
+      return undefined;
+    };
+    const entering = client.presence("a").enter();
+    await clock.advance(0);
+    const entered = server.cursor;
+    server.publish("other", 1);
+    await clock.advance(30_000);
+    assert.deepEqual(had, [1], transport);
+    told.resolve();
+    await entering;
+    await clock.advance(0);
+    assert.equal(since[0], entered, transport);
+    client.close();
+  }
+});
+
+test("what is said in one channel is not missed while another is entered", async () => {
+  for (const transport of /** @type {const} */ (["longpoll", "poll"])) {
+    const { clock, server, client } = world([transport]);
+    await clock.advance(0);
+    const [looked, read] = [deferred(), deferred()];
+    const signal = { type: "signal", channel: "b", from: "X", event: "message", data: "psst", id: "", time: 1, seq: 1 };
+    server.answer = (what, { query, channel = query.get("channel") }) => {
+      const presence = () => json(reply([], server.head, { channel }));
+      if (what === "GET /v1/presence" && channel === "a") return looked.promise.then(presence);
+      if (what.endsWith("/v1/presence")) return presence();
+      if (query.get("presence") !== "enter" || query.get("since") !== "aaaa.0") return undefined;
+      return read.promise.then(() => json({ messages: [signal], cursor: "aaaa.1", gap: null }));
+    };
+    /** @type {any[]} */
+    const heard = [];
+    client.on("signal", (/** @type {any} */ { data }) => heard.push(data));
+    const entering = client.presence("a").enter();
+    await client.presence("b").enter();
+    await clock.advance(0);
+    server.publish("b", "what is said has a place of its own");
+    looked.resolve();
+    await entering;
+    read.resolve();
+    await clock.advance(5000);
+    assert.deepEqual(heard, ["psst"], transport);
+    client.close();
+  }
 });

@@ -60,8 +60,11 @@ class HttpTransport(Transport):
         return LaneKey(attendance, subscription.policy, subscription.on_gap)
 
     def reads_inbox(self, lane: Lane) -> bool:
-        """Tell whether a lane says up to where this client had its signals."""
-        return lane.key.attendance == "enter" or all(key.attendance != "enter" for key in self._lanes)
+        """Tell whether a lane says up to where this client had its signals.
+
+        A member hears only by the lane that enters, also before that is there.
+        """
+        return lane.key.attendance == "enter" or not any(room.is_in for room in self.host.rooms.values())
 
     def _make_missing(self) -> list[Lane]:
         """Make the lanes that are missing, and return them; end those that have nothing to do."""
@@ -105,8 +108,10 @@ class HttpTransport(Transport):
         host = self.host
         fields = _fields_of(room.wish)
         if fields.get("enter") and host.inbox.cursor is None:
-            # What is said to this client from its entry on is not to be missed.
-            host.inbox.at((await self._look(room.channel)).cursor)
+            # What is said to this client from its entry on is not to be missed. Others may look, and enter, meanwhile.
+            cursor = (await self._look(room.channel)).cursor
+            if host.inbox.cursor is None:
+                host.inbox.at(cursor)
         if "enter" in fields:
             return await self._post("v1/presence", fields), JSON
         return (await self._look(room.channel) if is_watched else None), JSON

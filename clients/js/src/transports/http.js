@@ -1,4 +1,4 @@
-import { TellwireError, asError } from "../errors.js";
+import { asError, told } from "../errors.js";
 
 /** @typedef {import("./lane.js").Lane} Lane */
 /**
@@ -36,9 +36,9 @@ export class HttpTransport {
     return room.isIn ? "enter" : "watch";
   }
 
-  /** @param {Lane} lane */
+  /** A member hears only by what enters, also before that is there. @param {Lane} lane */
   readsInbox(lane) {
-    return lane.attendance === "enter" || !this.#lanes.has("enter");
+    return lane.attendance === "enter" || ![...this.host.rooms.values()].some((room) => room.isIn);
   }
 
   /** Resolves when everything is being read. */
@@ -54,7 +54,7 @@ export class HttpTransport {
     for (const lane of this.#lanes.values()) lane.close();
   }
 
-  /** A lane failed, and so did the transport. @param {TellwireError} error */
+  /** A lane failed, and so did the transport. @param {import("../errors.js").TellwireError} error */
   fail(error) {
     if (this.#isOver) return;
     this.close();
@@ -88,34 +88,30 @@ export class HttpTransport {
 
   /** @param {string[]} texts @returns {Promise<import("../outbox.js").Answers>} */
   async publish(texts) {
-    const answers = await this.#ask("messages", `[${texts.join()}]`);
-    return answers.map((/** @type {any} */ answer) => {
-      const { error } = answer;
-      if (!error) return answer;
-      return new TellwireError(error.code, error.message, { head: error.head, retryAfterMs: error.retry_after_ms });
-    });
+    const answers = await this.#ask("messages", { body: `[${texts.join()}]` });
+    return answers.map((/** @type {any} */ answer) => (answer.error ? told(answer.error) : answer));
   }
 
   /** @param {Record<string, any> & {type: string}} command @param {number} [timeoutMs] @returns {Promise<any>} */
   request({ type, ...fields }, timeoutMs) {
-    return this.#ask(type, JSON.stringify({ session: this.host.session, ...fields }), timeoutMs);
+    return this.#ask(type, { body: JSON.stringify({ session: this.host.session, ...fields }) }, timeoutMs);
   }
 
-  /** @param {string} what @param {string} body */
-  #ask(what, body, timeoutMs = this.host.options.requestTimeoutMs) {
-    return this.host.http.json(`v1/${what}`, { body, signal: this.#life.signal, timeoutMs });
+  /** @param {string} what @param {{body?: string, query?: import("../http.js").Query}} how */
+  #ask(what, how, timeoutMs = this.host.options.requestTimeoutMs) {
+    return this.host.http.json(`v1/${what}`, { ...how, signal: this.#life.signal, timeoutMs });
   }
 
   /** @param {import("../presence.js").Presence} room @param {boolean} isWatched */
   async present(room, isWatched) {
-    const { host } = this;
+    const { inbox, session } = this.host;
     const { channel, enter, state } = room.wish;
-    const { session } = host;
-    const timeoutMs = host.options.requestTimeoutMs;
-    const query = /** @type {import("../http.js").Query} */ ([["channel", channel], ["session", session]]);
-    const look = () => host.http.json("v1/presence", { query, signal: this.#life.signal, timeoutMs });
-    // What is said to this client from its entry on is not to be missed.
-    if (enter && host.inbox.cursor === null) host.inbox.at((await look()).cursor);
+    const look = () => this.#ask("presence", { query: [["channel", channel], ["session", session]] });
+    // What is said to this client from its entry on is not to be missed. Others may look, and enter, meanwhile.
+    if (enter && inbox.cursor === null) {
+      const { cursor } = await look();
+      if (inbox.cursor === null) inbox.at(cursor);
+    }
     if (enter === undefined) return isWatched ? look() : undefined;
     return this.request({ type: "presence", channel, enter, state });
   }

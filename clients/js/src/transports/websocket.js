@@ -1,4 +1,4 @@
-import { TellwireError, asError, closed } from "../errors.js";
+import { TellwireError, asError, closed, told } from "../errors.js";
 import { split } from "../cursor.js";
 
 /** @typedef {import("../subscription.js").Subscription} Subscription */
@@ -241,9 +241,8 @@ export class WebSocketTransport {
     if (push.ref !== undefined) {
       const waiting = this.#pending.get(push.ref);
       this.#pending.delete(push.ref);
-      if (push.type === "error") {
-        waiting?.reject(new TellwireError(push.code, push.message, { head: push.head, retryAfterMs: push.retry_after_ms }));
-      } else waiting?.resolve(push);
+      if (push.type === "error") waiting?.reject(told(push));
+      else waiting?.resolve(push);
       return;
     }
     switch (push.type) {
@@ -263,7 +262,7 @@ export class WebSocketTransport {
         this.#said ??= closed(push.code, push.reason, push.reconnect_in_ms);
         break;
       case "error":
-        this.#said = new TellwireError(push.code, push.message, { retryAfterMs: push.retry_after_ms });
+        this.#said = told(push);
         break;
       case "subscribed":
         this.#own.add(push.channel);
