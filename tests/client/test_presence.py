@@ -16,7 +16,7 @@ from tests.client import virtual_time
 from tests.client.fake_server import FakeServer, problem
 from tests.client.proxy import Proxy
 from tests.client.test_network import client_over, run, until
-from tests.client.world import World
+from tests.client.world import World, settle
 from tests.serving import Server
 
 every = pytest.mark.parametrize("name", ORDER)
@@ -229,6 +229,45 @@ def test_what_is_said_in_one_channel_is_not_missed_while_another_is_entered(name
             read.set()
             async with asyncio.timeout(60):
                 assert (await anext(signals)).data == "psst"
+
+    virtual_time.run(test)
+
+
+@pytest.mark.parametrize("name", ORDER[1:])
+def test_who_comes_into_a_channel_is_not_missed_while_it_is_about_to_be_watched(name: TransportName) -> None:
+    async def test() -> None:
+        async with World((name,)) as world:
+            server, begun = world.server, asyncio.Event()
+            since: list[str | None] = []
+
+            async def begin() -> httpx.Response:
+                await begun.wait()
+                return httpx.Response(200, json={"messages": [], "cursor": server.log.cursor, "gap": None})
+
+            def answer(what: str, fields: dict[str, Any]) -> Any:
+                query = fields["query"]
+                if what == "GET /v1/presence":
+                    return there(server)
+                if query.get_list("channel") == ["b"]:  # where the reading of it begins is told late
+                    return begin()
+                if "b" in query.get_list("channel"):
+                    since.append(query.get("since"))
+                return None
+
+            server.answer = answer
+            async with world.client.presence("a"):
+                had = world.collect("a")
+                await asyncio.sleep(5)
+                async with world.client.presence("b"):
+                    world.collect("b")
+                    await settle()
+                    before = server.log.cursor
+                    server.publish("a", 1)
+                    await asyncio.sleep(5)
+                    begun.set()
+                    await asyncio.sleep(5)
+                    assert had == [1]
+                    assert since[0] == before
 
     virtual_time.run(test)
 

@@ -232,3 +232,34 @@ test("what is said in one channel is not missed while another is entered", async
     client.close();
   }
 });
+
+test("who comes into a channel is not missed while it is about to be watched", async () => {
+  for (const transport of /** @type {const} */ (["sse", "longpoll", "poll"])) {
+    const { clock, server, client } = world([transport]);
+    const begun = deferred();
+    /** @type {(string | null)[]} */
+    const since = [];
+    server.answer = (what, { query }) => {
+      const channels = query.getAll("channel").join();
+      if (what === "GET /v1/presence") return json(reply([], server.head, { channel: channels }));
+      // Where the reading of b begins is told late.
+      if (channels === "b") return begun.promise.then(() => json({ messages: [], cursor: server.cursor, gap: null }));
+      if (channels.includes("b") && query.get("presence") === "watch") since.push(query.get("since"));
+      return undefined;
+    };
+    client.presence("a");
+    const had = collect(client, "a");
+    await clock.advance(1000);
+    client.presence("b");
+    client.subscribe("b");
+    await clock.advance(0);
+    const known = server.cursor;
+    server.publish("a", 1);
+    await clock.advance(1000);
+    assert.deepEqual(had, [1], transport);
+    begun.resolve();
+    await clock.advance(1000);
+    assert.equal(since[0], known, transport);
+    client.close();
+  }
+});

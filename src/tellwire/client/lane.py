@@ -221,8 +221,9 @@ class Lane:
             if reading.is_wanted:
                 reading.place.at(cursor)
         if round_ is None:
-            for room in self._rooms():
-                room.place.at(cursor)
+            for room in self._watched:
+                if room.place.cursor is not None:  # else it is asked for anew who is there
+                    room.place.at(cursor)
             if self.transport.reads_inbox(self):
                 self.host.inbox.at(cursor)
 

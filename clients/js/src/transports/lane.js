@@ -13,6 +13,9 @@ const LITTLE = 100;
 /** Messages that are asked for at once. */
 export const PAGE_MAX = 1000;
 
+/** @param {{channel: string}[]} readers */
+const names = (readers) => readers.map(({ channel }) => channel);
+
 /**
  * One reading request after the other, for all channels that want the same of presence.
  *
@@ -30,8 +33,8 @@ export class Lane {
   #life = new AbortController();
   /** Ends with the request under way. */
   #turn = new AbortController();
-  /** Of which channels the request under way tells who is there. */
-  #watched = "";
+  /** Of which channels the request under way tells who is there. @type {import("../presence.js").Presence[]} */
+  #watched = [];
   #isPreparing = false;
   #isStale = false;
   /** Those that were told that they are read. @type {WeakSet<Subscription>} */
@@ -50,7 +53,7 @@ export class Lane {
    * @returns {Promise<void>}
    */
   async read(turn) {
-    throw new TypeError(`nothing reads ${turn.channels}`);
+    throw new TypeError(`unread: ${turn.channels}`);
   }
 
   /** Resolves when everything is being read. @returns {Promise<void>} */
@@ -84,7 +87,7 @@ export class Lane {
     const isSame =
       wanted.size === this.round.size &&
       [...wanted].every(([channel, reading]) => this.round.get(channel) === reading) &&
-      this.#rooms().join() === this.#watched;
+      names(this.#rooms()).join() === names(this.#watched).join();
     if (isSame && !this.#isPreparing) return;
     for (const [channel, reading] of this.round) if (wanted.get(channel) !== reading) this.round.delete(channel);
     this.#isStale = true;
@@ -120,12 +123,7 @@ export class Lane {
   /** Of which channels it is to be told who is there. */
   #rooms() {
     const { transport, attendance } = this;
-    if (attendance === undefined) return [];
-    return [...this.host.rooms.keys()].filter((channel) => transport.attendanceOf(channel) === attendance);
-  }
-
-  #presences() {
-    return this.#rooms().flatMap((channel) => this.host.rooms.get(channel) ?? []);
+    return [...this.host.rooms.values()].filter(({ channel }) => attendance && transport.attendanceOf(channel) === attendance);
   }
 
   #begin() {
@@ -144,10 +142,10 @@ export class Lane {
       if (!this.isOpen) await this.#prepare(this.#life.signal);
       this.round = new Map([...this.#readings()].filter(([, { place }]) => place.cursor !== null));
       if (this.isOpen) this.#begin();
-      const rooms = this.#rooms();
-      this.#watched = rooms.join();
-      const channels = [...new Set([...this.round.keys(), ...rooms])];
-      const cursors = [...this.round.values(), ...this.#presences()].map(({ place }) => place.cursor);
+      this.#watched = this.#rooms();
+      const readers = [...this.round.values(), ...this.#watched];
+      const channels = [...new Set(names(readers))];
+      const cursors = readers.map(({ place }) => place.cursor);
       if (this.attendance === "enter" && this.host.inbox.cursor !== null) cursors.push(this.host.inbox.cursor);
       const since = lowest(cursors);
       if (channels.length > 0 && since === undefined) throw new TellwireError("disconnected", "the log was replaced");
@@ -222,7 +220,7 @@ export class Lane {
   reached(cursor, round = this.round) {
     for (const reading of round.values()) if (reading.isWanted) reading.place.at(cursor);
     if (round !== this.round) return;
-    for (const room of this.#presences()) room.place.at(cursor);
+    for (const { place } of this.#watched) if (place.cursor) place.at(cursor);
     if (this.transport.readsInbox(this)) this.host.inbox.at(cursor);
   }
 
@@ -270,7 +268,7 @@ export class Lane {
   async #blame(error, among) {
     if (!ABOUT_A_CHANNEL.has(error.code)) return false;
     const suspects = [...(among ?? this.round.values())];
-    const rooms = among ? [] : this.#presences();
+    const rooms = among ? [] : this.#watched;
     const [only] = suspects;
     if (only && suspects.length === 1 && rooms.length === 0) {
       only.end(error);
