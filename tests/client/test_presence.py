@@ -272,6 +272,40 @@ def test_who_comes_into_a_channel_is_not_missed_while_it_is_about_to_be_watched(
     virtual_time.run(test)
 
 
+@pytest.mark.parametrize("name", ORDER)
+def test_who_leaves_while_it_still_comes_in_is_out(name: TransportName) -> None:
+    async def test() -> None:
+        async with World((name,)) as world:
+            server, told = world.server, asyncio.Event()
+            asked: list[bool] = []
+
+            async def later() -> httpx.Response:
+                await told.wait()
+                return there(server)
+
+            def answer(what: str, fields: dict[str, Any]) -> Any:
+                wish = fields.get("body") or fields
+                if what.endswith("presence") and "enter" in wish:
+                    asked.append(wish["enter"])
+                    return None if "ws" in what else later()
+                return None
+
+            server.answer = answer
+            room = world.client.presence("a")
+            await room.ready()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(room.enter())
+                await settle()
+                group.create_task(room.leave())
+                await settle()
+                if name != "websocket":
+                    assert asked == [True]
+                told.set()
+            assert asked == [True, False]
+
+    virtual_time.run(test)
+
+
 def there(server: FakeServer) -> httpx.Response:
     """Answer that nobody is there."""
     return httpx.Response(200, json={"channel": "a", "client": "c1", "members": [], "cursor": server.log.cursor})

@@ -177,7 +177,7 @@ export class Tellwire extends Emitter {
    */
   async publish(channel, data, { id = randomId(), event, key, ephemeral, expect, echo } = {}) {
     this.#check();
-    if (data === undefined) throw new TellwireError("invalid_data", "there is nothing to publish: data is undefined");
+    if (data === undefined) throw new TellwireError("invalid_data", "data to publish is undefined");
     const session = echo === false ? this.#host.session : undefined;
     const text = JSON.stringify({ channel, data, id, event, key, ephemeral, expect, echo, session });
     return this.#host.outbox.add(text, ephemeral === true);
@@ -283,14 +283,17 @@ export class Tellwire extends Emitter {
     this.#connection.sync();
   }
 
-  /** @param {Presence} room */
+  /** Ask about a room, one question after the other: the last answer is the newest. @param {Presence} room */
   async #present(room) {
+    while (room.asking) await room.asking;
     const transport = this.#connection.current;
     if (!transport) return; // asked again with the next connection
     const isWatched = this.#host.rooms.get(room.channel) === room;
     room.expect();
+    const asked = transport.present(room, isWatched);
+    room.asking = asked.catch(() => {});
     try {
-      const reply = await transport.present(room, isWatched);
+      const reply = await asked;
       this.#host.client = reply?.client || this.#host.client;
       room.know(reply, isWatched);
     } catch (error) {

@@ -28,10 +28,14 @@ export class Presence extends Emitter {
   isIn = false;
   /** @internal Up to where it is known who is there. */
   place = new Place();
+  /** @internal The server is being asked. @type {Promise<void> | undefined} */
+  asking;
   /** @type {any} */
   #state = undefined;
   /** Whether the server may take this client for a member. */
   #wasIn = false;
+  /** What it is told of that at present. @type {boolean | undefined} */
+  #told;
   /** What came while the members were asked for. @type {[push: import("./wire.js").PresencePush, epoch: string][] | undefined} */
   #early;
 
@@ -73,9 +77,9 @@ export class Presence extends Emitter {
 
   /** What the server is asked for. @internal */
   get wish() {
-    const enter = this.isIn ? true : this.#wasIn ? false : undefined;
-    if (this.isIn) this.#wasIn = true;
-    return { channel: this.channel, enter, state: this.isIn ? this.#state : undefined };
+    this.#told = this.isIn ? true : this.#wasIn ? false : undefined;
+    this.#wasIn ||= this.isIn;
+    return { channel: this.channel, enter: this.#told, state: this.isIn ? this.#state : undefined };
   }
 
   /** The members are being asked for. @internal */
@@ -85,9 +89,9 @@ export class Presence extends Emitter {
 
   /** They came. @internal @param {import("./wire.js").PresenceReply | undefined} reply @param {boolean} isWatched */
   know(reply, isWatched) {
-    if (!this.isIn) this.#wasIn = false;
+    if (this.#told === false) this.#wasIn = false;
     const early = this.#early ?? [];
-    this.#early = undefined;
+    this.#early = this.asking = undefined;
     if (!reply || !isWatched) return;
     const before = this.members;
     this.place = new Place();
@@ -106,7 +110,7 @@ export class Presence extends Emitter {
 
   /** It cannot be known, or not be entered. @internal @param {import("./errors.js").TellwireError} error */
   fail(error) {
-    this.#early = undefined;
+    this.#early = this.asking = undefined;
     if (error.code === "disconnected" || error.code === "timeout") return; // asked again with the next connection
     this.place = new Place();
     this.emit("error", error);

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { Presence } from "../src/presence.js";
 import { deferred, json } from "./fake-server.js";
-import { collect, world } from "./world.js";
+import { ALL, collect, world } from "./world.js";
 
 const ann = { client: "A", user: "ann" };
 const bob = { client: "B", user: "bob", state: 1 };
@@ -260,6 +260,32 @@ test("who comes into a channel is not missed while it is about to be watched", a
     begun.resolve();
     await clock.advance(1000);
     assert.equal(since[0], known, transport);
+    client.close();
+  }
+});
+
+test("a room is asked about once at a time, so that what is wanted last is what is told last", async () => {
+  for (const transport of ALL) {
+    const { clock, server, client } = world([transport]);
+    await clock.advance(0);
+    const answered = deferred();
+    /** @type {boolean[]} */
+    const asked = []; // to come in, or to go
+    server.answer = (what, { enter }) => {
+      if (what === "GET /v1/presence") return json(reply([], server.head));
+      if (!what.endsWith("presence")) return undefined;
+      if (enter !== undefined) asked.push(enter);
+      if (what.startsWith("ws")) return reply([], server.head);
+      return answered.promise.then(() => json(reply([], server.head)));
+    };
+    const here = client.presence("a");
+    const all = [here.enter(), here.leave(), here.enter(1), here.leave()];
+    await clock.advance(0);
+    if (transport !== "websocket") assert.deepEqual(asked, [true], transport);
+    answered.resolve();
+    await clock.advance(0);
+    await Promise.all(all);
+    assert.deepEqual(asked, [true, false], transport);
     client.close();
   }
 });

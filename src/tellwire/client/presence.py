@@ -46,10 +46,14 @@ class Presence(Feed[PresenceEvent]):
         """Whether this client is to be a member."""
         self.place = Place()
         """Up to where it is known who is there."""
+        self.asking = asyncio.Lock()
+        """Held while the server is asked: one question after the other, so that the last answer is the newest."""
         self._asker = asker
         self._state: bytes | None = None
         # Whether the server may take this client for a member.
         self._was_in = False
+        # What it is told of that at present.
+        self._told: bool | None = None
         # What came while the members were asked for.
         self._early: list[tuple[Incoming, str, Language]] | None = None
         self._asked = 0
@@ -107,7 +111,7 @@ class Presence(Feed[PresenceEvent]):
     @property
     def wish(self) -> dict[str, Any]:
         """What the server is asked for; the state is MessagePack."""
-        enter = True if self.is_in else False if self._was_in else None
+        enter = self._told = True if self.is_in else False if self._was_in else None
         self._was_in = self._was_in or self.is_in
         state: Raw | UnsetType = Raw(self._state) if self.is_in and self._state is not None else UNSET
         return {"channel": self.channel, "enter": enter, "state": state}
@@ -120,7 +124,7 @@ class Presence(Feed[PresenceEvent]):
 
     def know(self, question: int, reply: Incoming | None, language: Language) -> None:
         """Take the answer; None where nothing was to be known."""
-        if not self.is_in:
+        if self._told is False:
             self._was_in = False
         early, self._early = self._early or [], None
         if reply is not None and not self._is_closed:

@@ -77,7 +77,7 @@ class Rooms:
         if transport is None:
             return
         try:
-            async with asyncio.timeout(self._host.settings.request_timeout_s):
+            async with asyncio.timeout(self._host.settings.request_timeout_s), room.asking:
                 await transport.present(room, is_watched=False)
         except (Failure, TimeoutError):
             return  # with the connection, or with the lease, it ends too
@@ -85,23 +85,27 @@ class Rooms:
     async def _present(self, room: Presence, transport: Transport) -> None:
         backoff = Backoff(self._host.settings.chance)
         while transport is self._connection.current:
-            is_watched = self._host.rooms.get(room.channel) is room
-            question = room.expect()
-            try:
-                async with asyncio.timeout(self._host.settings.request_timeout_s):
-                    reply, language = await transport.present(room, is_watched=is_watched)
-            except Exception as exc:
-                failure = as_failure(exc)
-                room.fail(failure, question)
-                if not (failure.is_busy or failure.code in ("timeout", "disconnected")):
-                    return
-                await asyncio.sleep(backoff.next_ms(failure.retry_ms) / 1000)
-            else:
-                if reply is not None and reply.client:
-                    self._host.client = reply.client
-                room.know(question, reply, language)
-                self._connection.sync()
+            async with room.asking:
+                failure = await self._ask_once(room, transport)
+            if failure is None or not (failure.is_busy or failure.code in ("timeout", "disconnected")):
                 return
+            await asyncio.sleep(backoff.next_ms(failure.retry_ms) / 1000)
+
+    async def _ask_once(self, room: Presence, transport: Transport) -> Failure | None:
+        is_watched = self._host.rooms.get(room.channel) is room
+        question = room.expect()
+        try:
+            async with asyncio.timeout(self._host.settings.request_timeout_s):
+                reply, language = await transport.present(room, is_watched=is_watched)
+        except Exception as exc:
+            failure = as_failure(exc)
+            room.fail(failure, question)
+            return failure
+        if reply is not None and reply.client:
+            self._host.client = reply.client
+        room.know(question, reply, language)
+        self._connection.sync()
+        return None
 
     def take_push(self, push: Incoming, epoch: str, language: Language) -> None:
         """Take what is no message, and is of the epoch."""

@@ -21,6 +21,8 @@ const names = (readers) => readers.map(({ channel }) => channel);
  *
  * A request begins at the place of the channel that is furthest behind; what the others have had they drop. A channel
  * that has no place yet is first read by itself until it has one.
+ *
+ * Subclasses have `read(turn)`, which reads until the signal says no more, or for one answer; raises what went wrong.
  */
 export class Lane {
   /** What the request under way reads. @type {Map<string, Subscription>} */
@@ -45,15 +47,6 @@ export class Lane {
     this.transport = transport;
     this.host = transport.host;
     this.attendance = attendance;
-  }
-
-  /**
-   * Read until the signal says no more, or for one answer; raises what went wrong.
-   * @param {Turn} turn
-   * @returns {Promise<void>}
-   */
-  async read(turn) {
-    throw new TypeError(`unread: ${turn.channels}`);
   }
 
   /** Resolves when everything is being read. @returns {Promise<void>} */
@@ -151,7 +144,7 @@ export class Lane {
       if (channels.length > 0 && since === undefined) throw new TellwireError("disconnected", "the log was replaced");
       try {
         if (channels.length === 0) await this.#idle(signal, live);
-        else await this.read({ channels, since, signal, live });
+        else await /** @type {any} */ (this).read({ channels, since, signal, live });
       } catch (error) {
         if (this.isOver) throw error;
         // A turn that was ended is no failure: there is something else to read.
@@ -233,7 +226,7 @@ export class Lane {
     });
     if (begin.length > 0) {
       try {
-        const page = await this.page(this.query(begin.map(({ channel }) => channel), {}), signal);
+        const page = await this.page(this.query(names(begin), {}), signal);
         for (const { place } of begin) place.at(page.cursor);
       } catch (error) {
         if (!(await this.#blame(asError(error), begin))) throw error;

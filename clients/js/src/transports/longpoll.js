@@ -5,7 +5,7 @@ import { Lane } from "./lane.js";
 export class LongPollLane extends Lane {
   #empty = new Backoff(this.host.clock);
 
-  /** @override @param {import("./lane.js").Turn} turn */
+  /** @param {import("./lane.js").Turn} turn */
   async read({ channels, since, signal, live }) {
     const { clock, options } = this.host;
     // The first is answered at once, and so tells that this works.

@@ -2,7 +2,7 @@ import { Lane } from "./lane.js";
 
 /** Ask, take what there is, wait, ask again (spec/protocol.md, section 8.3). */
 export class PollLane extends Lane {
-  /** @override @param {import("./lane.js").Turn} turn */
+  /** @param {import("./lane.js").Turn} turn */
   async read({ channels, since, signal, live }) {
     const page = await this.page(this.query(channels, { since, limit: this.host.pageLimit, presence: this.attendance }), signal);
     this.take(page);

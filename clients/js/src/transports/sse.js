@@ -6,7 +6,7 @@ import { Lane } from "./lane.js";
 
 /** Server-Sent Events for what comes down (spec/protocol.md, section 8.4). */
 export class SseLane extends Lane {
-  /** @override @param {import("./lane.js").Turn} turn */
+  /** @param {import("./lane.js").Turn} turn */
   async read({ channels, since, signal, live }) {
     const { http, clock, options } = this.host;
     const parser = new SseParser((event) => this.#take(event), true);
