@@ -28,7 +28,7 @@ export class Presence extends Emitter {
   isIn = false;
   /** @internal Up to where it is known who is there. */
   place = new Place();
-  /** @internal The server is being asked. @type {Promise<void> | undefined} */
+  /** @internal The server is being asked. @type {Promise<unknown> | undefined} */
   asking;
   /** @type {any} */
   #state = undefined;
