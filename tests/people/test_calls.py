@@ -98,14 +98,17 @@ def test_time_that_is_up_cancels_what_was_called(guarded: Server) -> None:
 def test_caller_that_goes_away_harms_nobody(guarded: Server) -> None:
     phone = Phone(guarded, "json", token())
     before = phone.call("seen").get("began", 0)
-    for packed in (False, True):
-        with WebSocket(guarded, packed=packed, token=token()) as wire:
+    with (
+        WebSocket(guarded, token=token()) as one,
+        WebSocket(guarded, packed=True, token=token()) as two,
+        Http(guarded) as http,
+    ):
+        for wire in (one, two):
             wire.say(type="call", ref=1, method="hang", timeout_ms=300)
-    with Http(guarded) as http:
         body = json.dumps({"method": "hang", "timeout_ms": 300}).encode()
         http.send_request("POST", "/v1/call", headers=[bearer(token())], body=body)
-    while phone.call("seen").get("began", 0) < before + 3:
-        pass
+        while phone.call("seen").get("began", 0) < before + 3:
+            pass
     while (seen := phone.call("seen"))["began"] != seen.get("cancelled"):
         pass
     assert phone.call("echo", data=1) == 1
