@@ -182,6 +182,22 @@ def test_http2_stream_that_takes_nothing_is_reset(
         publish(wire, channel, "the connection goes on")
 
 
+@pytest.mark.parametrize(("path", "beat"), [("/v1/stream", b"\n"), ("/v1/events", b"\n: \n"), ("/v1/messages", None)])
+def test_http2_request_without_a_body_is_not_waited_for_its_body(
+    start_server: Callable[..., Server], certificate: Certificate, channel: str, path: str, beat: bytes | None
+) -> None:
+    server = start_server(server=certificate.settings, limits={"body_s": 0.5, "heartbeat_s": 0.2})
+    with Http2(server, certificate.client_context("h2")) as wire:
+        asked = wire.start("GET", target(path, (channel,), {"since": "now", "wait": 2} if beat is None else {}))
+        if beat is None:
+            assert json.loads(wire.finish(asked))["messages"] == []
+        else:
+            while wire.bodies[asked].count(beat) < 10:  # for longer than a body may take
+                assert asked not in wire.reset | wire.ended
+                wire.pump()
+        assert wire.statuses[asked] == 200
+
+
 def test_stalled_reader_over_tls_costs_its_buffers_and_no_more(
     start_server: Callable[..., Server], certificate: Certificate, channel: str
 ) -> None:

@@ -107,6 +107,11 @@ class PacedHttp2Protocol(ZttpH2Protocol):
         if self.visit is not None:
             self.visit.known()
         super().handle_request(event)
+        if event.end_stream:
+            # It has no body, of which zttp tells nothing more, and uvicorn would wait for one.
+            cycle = self.cycles[event.stream_id]
+            cycle.more_body = False
+            cycle.message_event.set()
 
     def on_stream_closed(self) -> None:
         super().on_stream_closed()
