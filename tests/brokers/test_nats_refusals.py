@@ -74,6 +74,17 @@ async def test_nats_condition_that_messages_outran_is_not_asked_for_again(cable:
 
 
 @on_loop
+async def test_nats_conflict_tells_the_newest_message(cable: FeedCable) -> None:
+    """What was the newest when NATS refused may have been left behind since, or never have got into the log."""
+    async with node(cable) as (far, _):
+        first, second, newest = await publish(far, "a", 3)
+        cable.refusals = iter([Refusal(400, 10071, f"wrong last sequence: {second.seq}")])
+        with pytest.raises(Conflict) as caught:
+            await far.append(Draft("a", b"late", expect=first))
+        assert caught.value.head == newest
+
+
+@on_loop
 @pytest.mark.parametrize(("asked", "answer"), [("STREAM.CREATE", NO_PEERS), ("CONSUMER.CREATE", None)])
 async def test_nats_that_is_not_so_far_at_the_start_is_asked_again(
     cable: FeedCable, asked: str, answer: Refusal | None

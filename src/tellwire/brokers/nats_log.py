@@ -94,7 +94,6 @@ class Append(Operation[Appended]):
             self.headers[_EXPECTED] = str(newest)
             log.send(self)
             return
-        head = head if newest > head.seq else Position(head.epoch, newest)
         log.fail(self, Conflict(f"{draft.channel} is at {head}, not at {draft.expect} as expected", head))
 
 
