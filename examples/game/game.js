@@ -33,7 +33,7 @@ const scores = new Map();
 let coin = { x: 0.5, y: 0.5, position: undefined };
 let isTaking = false;
 const table = wires[1].client;
-table.subscribe(`${GAME}-coins`, {
+const coins = table.subscribe(`${GAME}-coins`, {
   since: "earliest",
   onMessage: ({ data, position }) => {
     coin = { x: clamp(data.x), y: clamp(data.y), position };
@@ -69,10 +69,11 @@ function say() {
 
 /** Take the coin, if nobody was quicker: the log decides. */
 async function take() {
-  if (isTaking || table.state.state !== "connected") return;
+  const expect = coin.position ?? coins.cursor?.replace(/\d+$/, "0"); // epoch.0: nobody has had one yet
+  if (isTaking || !expect || table.state.state !== "connected") return;
   isTaking = true;
   const next = { by: me.id, hue: me.hue, x: 0.1 + Math.random() * 0.8, y: 0.1 + Math.random() * 0.8 };
-  await table.publish(`${GAME}-coins`, next, { expect: coin.position }).catch(() => {});
+  await table.publish(`${GAME}-coins`, next, { expect }).catch(() => {});
   isTaking = false;
 }
 

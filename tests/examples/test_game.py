@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 
 import httpx
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, WebSocketRoute, expect
 
 from tests.application.hosting import Host
 from tests.browser.conftest import Complaints
@@ -58,4 +59,30 @@ def test_moves_come_over_both_wires_and_one_gets_the_coin(
     board.hover(position={"x": box["width"] / 2, "y": box["height"] / 2})
     expect(ann.locator("#scores")).to_have_text("You 1")
     expect(bob.locator("#scores")).to_have_text("Player 1")
+    assert len(coins(pages)) == 1
+
+
+def test_first_coin_too_is_had_once(pages: Host, open_page: Callable[[], Page]) -> None:
+    ann = open_page()
+    ann.add_init_script("Math.random = () => 0.2")
+
+    def hold(wire: WebSocketRoute) -> None:
+        """Keep from the page who has the coin: its own answer comes long before."""
+        server = wire.connect_to_server()
+
+        def pass_on(text: str | bytes) -> None:
+            push = json.loads(text)
+            if (push["type"], push.get("channel")) != ("message", "room:game-coins"):
+                wire.send(text)
+
+        server.on_message(pass_on)
+
+    ann.route_web_socket("**/v1/ws*", hold)
+    ann.goto(f"{pages.url}/game/")
+    expect(ann.locator("#state")).to_have_text("connected over both")
+    box = ann.locator("#websocket").bounding_box()
+    assert box is not None
+    for step in range(20):
+        ann.locator("#websocket").hover(position={"x": box["width"] / 2 + step % 2, "y": box["height"] / 2})
+        expect(ann.locator("#websocket-latency")).to_have_text(re.compile(r"p50 [\d.]+ ms"))
     assert len(coins(pages)) == 1
