@@ -166,13 +166,9 @@ def test_what_is_said_from_the_entry_on_is_not_missed_whatever_else_is_read_mean
             server, told = world.server, asyncio.Event()
             since: list[str | None] = []
 
-            async def entered() -> httpx.Response:
-                await told.wait()
-                return there(server)
-
             def answer(what: str, fields: dict[str, Any]) -> Any:
                 if what == "POST /v1/presence":
-                    return entered()
+                    return later(told, lambda: there(server))
                 if fields.get("query", {}).get("presence") == "enter":
                     since.append(fields["query"].get("since"))
                 return None
@@ -201,22 +197,14 @@ def test_what_is_said_in_one_channel_is_not_missed_while_another_is_entered(name
             server, looked, read = world.server, asyncio.Event(), asyncio.Event()
             signal = {"type": "signal", "channel": "b", "from": "X", "event": "message", "data": "psst", "seq": 1}
 
-            async def look() -> httpx.Response:
-                await looked.wait()
-                return there(server)
-
-            async def page() -> httpx.Response:
-                await read.wait()
-                return httpx.Response(200, json={"messages": [signal], "cursor": server.log.cursor, "gap": None})
-
             def answer(what: str, fields: dict[str, Any]) -> Any:
                 query = fields.get("query", {})
                 if what == "GET /v1/presence" and query.get("channel") == "a":
-                    return look()
+                    return later(looked, lambda: there(server))
                 if what.endswith("/v1/presence"):
                     return there(server)
                 is_first = query.get("presence") == "enter" and query["since"].endswith(".0")
-                return page() if is_first else None
+                return later(read, lambda: page(server, signal)) if is_first else None
 
             server.answer = answer
             signals = world.client.signals()
@@ -240,16 +228,12 @@ def test_who_comes_into_a_channel_is_not_missed_while_it_is_about_to_be_watched(
             server, begun = world.server, asyncio.Event()
             since: list[str | None] = []
 
-            async def begin() -> httpx.Response:
-                await begun.wait()
-                return httpx.Response(200, json={"messages": [], "cursor": server.log.cursor, "gap": None})
-
             def answer(what: str, fields: dict[str, Any]) -> Any:
                 query = fields["query"]
                 if what == "GET /v1/presence":
                     return there(server)
                 if query.get_list("channel") == ["b"]:  # where the reading of it begins is told late
-                    return begin()
+                    return later(begun, lambda: page(server))
                 if "b" in query.get_list("channel"):
                     since.append(query.get("since"))
                 return None
@@ -279,15 +263,11 @@ def test_who_leaves_while_it_still_comes_in_is_out(name: TransportName) -> None:
             server, told = world.server, asyncio.Event()
             asked: list[bool] = []
 
-            async def later() -> httpx.Response:
-                await told.wait()
-                return there(server)
-
             def answer(what: str, fields: dict[str, Any]) -> Any:
                 wish = fields.get("body") or fields
                 if what.endswith("presence") and "enter" in wish:
                     asked.append(wish["enter"])
-                    return None if "ws" in what else later()
+                    return None if "ws" in what else later(told, lambda: there(server))
                 return None
 
             server.answer = answer
@@ -309,3 +289,14 @@ def test_who_leaves_while_it_still_comes_in_is_out(name: TransportName) -> None:
 def there(server: FakeServer) -> httpx.Response:
     """Answer that nobody is there."""
     return httpx.Response(200, json={"channel": "a", "client": "c1", "members": [], "cursor": server.log.cursor})
+
+
+def page(server: FakeServer, *messages: dict[str, Any]) -> httpx.Response:
+    """Answer a poll."""
+    return httpx.Response(200, json={"messages": messages, "cursor": server.log.cursor, "gap": None})
+
+
+async def later(let: asyncio.Event, answer: Callable[[], httpx.Response]) -> httpx.Response:
+    """Answer, as things are then, once it is let."""
+    await let.wait()
+    return answer()

@@ -160,22 +160,11 @@ async def dial(
     on_lost: Callable[[Link, str], None],
 ) -> Link:
     """Connect and say hello, within the place's timeout; raises Unavailable that says what is wrong."""
-    link: Link | None = None
     try:
         async with asyncio.timeout(place.timeout_s):
-            link = await _open(place, await _find(place), on_push, on_lost)
-            if place.db:
-                await link.ask("SELECT", place.db)
-            link.id = await link.ask("CLIENT", "ID")
-            return link
+            return await _open(place, await _find(place), on_push, on_lost)
     except (TimeoutError, OSError, Lost, hiredis.HiredisError, RedisError) as exc:
-        if link is not None:
-            link.abort("it could not be used")
         raise Unavailable(f"{place} cannot be reached: {_reason(exc)}") from exc
-    except BaseException:
-        if link is not None:
-            link.abort("nobody waits for it any more")
-        raise
 
 
 async def _open(
@@ -196,7 +185,10 @@ async def _open(
     if place.password is not None:
         login = ["AUTH", place.username or "default", place.password]
     try:
-        await link.ask("HELLO", "3", *login, "SETNAME", "tellwire")
+        hello = await link.ask("HELLO", "3", *login, "SETNAME", "tellwire")
+        link.id = hello[b"id"]
+        if place.db:
+            await link.ask("SELECT", place.db)
     except BaseException:
         link.abort("it could not be used")
         raise

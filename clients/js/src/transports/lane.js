@@ -3,6 +3,7 @@ import { TellwireError, asError } from "../errors.js";
 
 /** @typedef {import("../subscription.js").Subscription} Subscription */
 /** @typedef {{channels: string[], since: string | undefined, signal: AbortSignal, live: () => void}} Turn */
+/** @typedef {{read: (turn: Turn) => Promise<void>}} Reader */
 
 /** Codes of a reading request that are about one of its channels. */
 const ABOUT_A_CHANNEL = new Set(["forbidden", "invalid_channel", "invalid_cursor", "bad_request"]);
@@ -144,7 +145,7 @@ export class Lane {
       if (channels.length > 0 && since === undefined) throw new TellwireError("disconnected", "the log was replaced");
       try {
         if (channels.length === 0) await this.#idle(signal, live);
-        else await /** @type {any} */ (this).read({ channels, since, signal, live });
+        else await /** @type {Reader} */ (/** @type {unknown} */ (this)).read({ channels, since, signal, live });
       } catch (error) {
         if (this.isOver) throw error;
         // A turn that was ended is no failure: there is something else to read.
