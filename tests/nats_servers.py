@@ -148,8 +148,8 @@ class FeedCable(Cable):
         self.holds_feed = False
         self.refusals: Iterator[Refusal] = iter(())
         """What is answered to the next publishes that want an answer, one for each."""
-        self.requests: dict[str, Refusal | None] = {}
-        """What becomes of the next request to the API that has some words in its subject; None: it gets lost."""
+        self.requests: list[tuple[str, Refusal | None]] = []
+        """Words in the subjects of requests to the API, and what becomes of the next one each; None: it gets lost."""
         self._speaking = threading.Lock()
         super().__init__(server)
 
@@ -192,8 +192,11 @@ class FeedCable(Cable):
         """Tell whether what a node sends is kept from the server, and what it is answered."""
         if kind == "HPUB" and len(parts) == 4 and (refusal := next(self.refusals, None)):
             return True, refusal
-        asked = next((name for name in self.requests if kind == "PUB" and name in parts[0]), None)
-        return (False, None) if asked is None else (True, self.requests.pop(asked))
+        asked = next((each for each in self.requests if kind == "PUB" and each[0] in parts[0]), None)
+        if asked is None:
+            return False, None
+        self.requests.remove(asked)
+        return True, asked[1]
 
 
 def _stands(stat: str) -> bool:

@@ -115,7 +115,7 @@ async def check(nodes: list[Opened], publishers: Publishers) -> None:
     logs = []
     for broker, feed in nodes:
         newest = max(publishers.acknowledged.values())
-        await broker.read(["nothing"], newest, 1)  # whoever has not heard of it by now, hears
+        await insist(partial(broker.read, ["nothing"], newest, 1))  # whoever has not heard of it by now, hears
         logs.append((await read_to_head(broker, CHANNELS)).messages)
         assert told(feed) == logs[-1], "every node is told of everything, once and in order"
         assert feed.heads == []

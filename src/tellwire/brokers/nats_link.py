@@ -27,7 +27,7 @@ _PENDING_BYTES = 64 * 1024 * 1024
 """Bytes that nats-py may hold for the socket."""
 
 
-_LOOK_S, _CHANGE_S = 1.5, 5.0
+_CHANGE_S = 5.0
 """Seconds after which a request counts as lost: to a leader that is no more, nobody else answers it."""
 
 
@@ -159,12 +159,14 @@ async def hang_up(client: Client) -> None:
             await client.close()
 
 
-async def ask(client: Client, place: NatsPlace, subject: str, **request: Any) -> bytes:
-    """Ask JetStream something; raises Refused, NotYet, Unavailable."""
+async def ask(client: Client, place: NatsPlace, subject: str, *, wait_s: float = _CHANGE_S, **request: Any) -> bytes:
+    """Ask JetStream something; raises Refused, NotYet, Unavailable.
+
+    Without an answer in `wait_s` seconds, or in the place's timeout, the request counts as lost.
+    """
     payload = msgspec.json.encode(request) if request else b""
     try:
-        timeout_s = min(place.timeout_s, _LOOK_S if ".INFO." in subject else _CHANGE_S)
-        answer = await client.request(f"$JS.API.{subject}", payload, timeout=timeout_s)
+        answer = await client.request(f"$JS.API.{subject}", payload, timeout=min(place.timeout_s, wait_s))
     except NoRespondersError:
         raise Unavailable(
             f"{place} has no JetStream that answers; start nats-server with -js, or enable it for this account"

@@ -30,6 +30,8 @@ _STREAM_NOT_FOUND = 10059
 _STREAM_NAME_IN_USE = 10058
 _EPOCH = re.compile(r"^Tellwire's, .*epoch ([a-z0-9]{1,32})$")
 
+_INFO_S = 1.5
+"""Seconds after which nobody answers any more what a stream is like."""
 _LOOKS, _LOOK_S = 20, 0.1
 """How often a stream that lacks something is looked at: a new leader has what was acknowledged, but reads it first."""
 
@@ -73,7 +75,7 @@ class StreamSettings:
 
     async def look(self, client: Client, place: NatsPlace) -> StreamInfo:
         """Ask what the stream is like; raises Refused, Unavailable."""
-        return _infos.decode(await ask(client, place, f"STREAM.INFO.{self.name}"))
+        return _infos.decode(await ask(client, place, f"STREAM.INFO.{self.name}", wait_s=_INFO_S))
 
     async def find(self, client: Client, place: NatsPlace, known: tuple[str, int] | None) -> StreamInfo:
         """Find the stream, or make it; raises Refused, Unavailable.

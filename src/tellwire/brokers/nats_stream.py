@@ -34,6 +34,9 @@ _REPLICA_HEARTBEATS = 6
 _SILENCE_S = 5 * _HEARTBEAT_S
 """Seconds without a message or a heartbeat after which the feed is taken for lost."""
 _FEED_MAX_BYTES = 64 * 1024 * 1024
+_FIRST_FEED_S, _FEED_GROWTH, _LAST_FEED_S = 0.5, 1.25, 5.0
+"""Seconds after which a feed that was asked for counts as lost, and how they grow. A cluster has any server of the
+stream make it, for a while also one that has just died; nobody answers then, and the next time it may be another."""
 
 _NS = 1_000_000_000
 
@@ -91,6 +94,7 @@ class NatsStream(NatsOperations):
         self.reconnects = 0
         self._known = ""  # the epoch that was loaded last
         self._is_replaced = False
+        self._feed_wait_s = _FIRST_FEED_S
         self._consumed = 0
         self._target = 0
         """Where the stream was when it was found: up to there everything is fed, or not there any more."""
@@ -218,7 +222,7 @@ class NatsStream(NatsOperations):
 
     async def _has_more(self, client: Client) -> bool:
         """Tell whether the stream's leader has what is not fed; nothing is known where it does not answer."""
-        wanted = {"seq": self.applied + 1, "next_by_subj": ">"}
+        wanted: dict[str, Any] = {"seq": self.applied + 1, "next_by_subj": ">"}
         try:
             found = _founds.decode(await ask(client, self.place, f"STREAM.MSG.GET.{self.name}", **wanted))
         except Refused:
@@ -333,7 +337,10 @@ class NatsStream(NatsOperations):
         }
         if start is not None:
             config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": start}
-        made = await ask(client, self.place, f"CONSUMER.CREATE.{self.name}", stream_name=self.name, config=config)
+        wanted: dict[str, Any] = {"stream_name": self.name, "config": config}
+        wait_s, self._feed_wait_s = self._feed_wait_s, min(self._feed_wait_s * _FEED_GROWTH, _LAST_FEED_S)
+        made = await ask(client, self.place, f"CONSUMER.CREATE.{self.name}", wait_s=wait_s, **wanted)
+        self._feed_wait_s = _FIRST_FEED_S
         consumer = _consumers.decode(made)
         if not consumer.num_pending and not consumer.delivered.consumer_seq and not self._consumed:
             self._at_end = True
