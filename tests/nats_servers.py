@@ -24,7 +24,7 @@ SERVER = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/s
 
 needs_nats = pytest.mark.skipif(SERVER is None, reason="there is no nats-server here")
 
-_START_S = 20.0
+_START_S = 60.0
 
 
 class NatsServer:

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 
 import nats
@@ -23,7 +24,7 @@ from tellwire.names import Namespaces
 from tellwire.testing.bounds import bounds
 from tellwire.testing.harness import Clock, Collected, Opened, on_loop, opened, placed, publish, read_to_head
 from tests.nats_servers import FeedCable, NatsServer, nats_server, needs_nats
-from tests.publishers import CHANNELS, Publishers, Watched, check, insist, say, told
+from tests.publishers import CHANNELS, Publishers, Watched, check, insist, opened_at_last, say, told
 from tests.redis_servers import Cable
 
 pytestmark = needs_nats
@@ -46,7 +47,8 @@ def make(url: str, timeout_s: float = 20.0, **settings: object) -> NatsBroker:
 async def nodes(url: str, count: int = 2, timeout_s: float = 20.0) -> AsyncIterator[list[Opened]]:
     """Open as many nodes, each of which follows every channel."""
     async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(opened(make(url, timeout_s), *CHANNELS)) for _ in range(count)]
+        opening = (opened_at_last(partial(make, url, timeout_s), *CHANNELS) for _ in range(count))
+        yield [await stack.enter_async_context(each) for each in opening]
 
 
 @asynccontextmanager
@@ -283,7 +285,8 @@ async def test_nats_stream_is_trimmed_once_ids_are_not_needed(server: NatsServer
 async def test_nats_standing_still_fails_publishes_for_good(server: NatsServer) -> None:
     async with nodes(server.url, 2, timeout_s=1.0) as ((one, one_feed), (two, two_feed)):
         assert isinstance(one, NatsBroker)
-        await publish(one, "a", 3)
+        for number in range(3):
+            await say(one, Draft("a", b"7", id=f"a{number}"))
         server.pause()
         drafts = [Draft("b", b"%d" % number, id=str(number) if number % 2 else None) for number in range(20)]
         failed = await asyncio.gather(*map(one.append, drafts), return_exceptions=True)

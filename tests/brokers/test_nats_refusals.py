@@ -91,7 +91,7 @@ async def test_nats_that_is_not_so_far_at_the_start_is_asked_again(
 ) -> None:
     """A cluster that has just started may lose answers, and not know its servers."""
     cable.requests = [(asked, answer)]
-    async with node(cable, 2.0) as (far, feed):
+    async with node(cable) as (far, feed):
         await publish(far, "a")
         assert feed.seqs == [1]
     assert not cable.requests
