@@ -251,6 +251,7 @@ async def test_redis_node_hears_only_of_what_it_follows(server: RedisServer) -> 
         assert [message.seq for message in told(feed)] == [place.seq, news.seq]
         assert [message.seq for message in (await two.read(["b"], place, 65_536)).messages][-1] == news.seq
         await two.unfollow("b")
+        await hear(two)
         await publish(one, "b")
         assert (await two.read(["a"], place, 1000)).messages == []
         assert told(feed)[-1].seq == news.seq
