@@ -22,6 +22,7 @@ TRANSIENT = frozenset({"unavailable", "draining", "connection_lost", "timeout"})
 BEGIN, END = "begin", "end"
 """What is said before and after everything; the rest are numbers."""
 
+UNAVAILABLE = "tellwire.errors.Unavailable"
 
 FAULT = re.compile(
     r"^(\w[\w.]*(?:Error|Exception|Unavailable|Closed))\b.*$(?!\n\n(?:The above exception|During handling))",
@@ -51,7 +52,7 @@ class Nodes:
                     namespaces=[{"name": "default", "history_messages": 100_000}],
                 )
             except RuntimeError as exc:
-                if "cannot be reached: it did not answer in time" not in str(exc) or time.monotonic() > deadline:
+                if UNAVAILABLE not in str(exc) or time.monotonic() > deadline:
                     raise
 
     def start_again(self, place: int) -> None:
@@ -66,7 +67,7 @@ class Nodes:
             for server in self.servers:
                 assert "never retrieved" not in server.log, server.log[-5000:]
                 # A beat that fails while the broker is away is told of at length; nothing else is to fail.
-                unknown = [fault for fault in FAULT.findall(server.log) if fault != "tellwire.errors.Unavailable"]
+                unknown = [fault for fault in FAULT.findall(server.log) if fault != UNAVAILABLE]
                 assert not unknown, (unknown, server.log[-5000:])
         finally:
             for server in self.servers:
