@@ -19,12 +19,11 @@ import pytest
 
 from tests.ports import free_port
 from tests.redis_servers import Cable
+from tests.wires import WATCHDOG_S
 
 SERVER = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin")
 
 needs_nats = pytest.mark.skipif(SERVER is None, reason="there is no nats-server here")
-
-_START_S = 60.0
 
 
 class NatsServer:
@@ -63,7 +62,7 @@ class NatsServer:
             self._process = subprocess.Popen(
                 [SERVER, "-c", str(file)], stdout=log, stderr=log, stdin=subprocess.DEVNULL
             )
-        deadline = time.monotonic() + _START_S
+        deadline = time.monotonic() + WATCHDOG_S
         while not self._answers(until):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"nats-server did not start: {(self.directory / 'log').read_text()[-2000:]}")
@@ -230,7 +229,7 @@ def nats_cluster(directory: Path) -> Iterator[list[NatsServer]]:
         for server in servers:
             stack.callback(server.kill)
             server.start("/varz")
-        deadline = time.monotonic() + _START_S
+        deadline = time.monotonic() + WATCHDOG_S
         while not all(server._answers("/healthz") for server in servers) or not any(map(_leads_all, servers)):
             if time.monotonic() > deadline:
                 pytest.fail("the cluster has no leader that knows all of it")

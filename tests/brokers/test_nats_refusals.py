@@ -85,22 +85,16 @@ async def test_nats_conflict_tells_the_newest_message(cable: FeedCable) -> None:
 
 
 @on_loop
-@pytest.mark.parametrize(("asked", "answer"), [("STREAM.CREATE", NO_PEERS), ("CONSUMER.CREATE", None)])
+@pytest.mark.parametrize(
+    "requests",
+    [[("STREAM.CREATE", NO_PEERS)], [("CONSUMER.CREATE", None)], [("CONSUMER.CREATE", None)] * 3],
+    ids=["no peers", "a lost answer", "several in a row"],
+)
 async def test_nats_that_is_not_so_far_at_the_start_is_asked_again(
-    cable: FeedCable, asked: str, answer: Refusal | None
+    cable: FeedCable, requests: list[tuple[str, Refusal | None]]
 ) -> None:
-    """A cluster that has just started may lose answers, and not know its servers."""
-    cable.requests = [(asked, answer)]
-    async with node(cable) as (far, feed):
-        await publish(far, "a")
-        assert feed.seqs == [1]
-    assert not cable.requests
-
-
-@on_loop
-async def test_nats_feed_is_asked_for_again_before_it_is_too_late(cable: FeedCable) -> None:
-    """A cluster has servers make it that have just died, and now and then the same one again."""
-    cable.requests = [("CONSUMER.CREATE", None)] * 3
+    """A cluster that has just started may lose answers, and not know its servers; a feed it may have the dead make."""
+    cable.requests = [*requests]
     async with node(cable, 15.0) as (far, feed):
         await publish(far, "a")
         assert feed.seqs == [1]
